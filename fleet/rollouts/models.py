@@ -1,0 +1,188 @@
+"""Who gets it, when: rollouts, their waves, each device's delivery, and the signed intents that carry them."""
+
+from django.conf import settings
+from django.db import models
+
+from fleet.inventory.models import Device, DeviceGroup
+from fleet.registry.models import Artifact, ModelVersion
+
+
+class Rollout(models.Model):
+    """One version on its way to one group of devices."""
+
+    class State(models.TextChoices):
+        """Design, section 6."""
+
+        DRAFT = "draft"
+        AWAITING_APPROVAL = "awaiting_approval"
+        SCHEDULED = "scheduled"
+        RUNNING = "running"
+        PAUSED = "paused"
+        HELD = "held"
+        SUCCEEDED = "succeeded"
+        ROLLING_BACK = "rolling_back"
+        ROLLED_BACK = "rolled_back"
+        ABORTED = "aborted"
+
+    ENDS = (State.SUCCEEDED, State.ROLLED_BACK, State.ABORTED)
+
+    version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="rollouts")
+    group = models.ForeignKey(DeviceGroup, on_delete=models.PROTECT, related_name="rollouts")
+    app = models.CharField(max_length=64, default="main")
+    state = models.CharField(max_length=20, choices=State, default=State.DRAFT)
+    strategy = models.JSONField(default=dict, help_text="Waves, soak, trial, gates: see strategy.py.")
+    reason = models.TextField(blank=True, help_text="The sentence that explains the present state.")
+    dropped = models.JSONField(default=list, blank=True, help_text="[{device, reason}] left out by the plan.")
+    start_at = models.DateTimeField(null=True, blank=True, help_text="When a scheduled rollout starts.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+
+    def __str__(self) -> str:
+        return f"{self.version} to {self.group.slug}"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the rollout reached an end."""
+        return self.state in self.ENDS
+
+
+class Wave(models.Model):
+    """One step of a rollout."""
+
+    class State(models.TextChoices):
+        """Design, section 6."""
+
+        PENDING = "pending"
+        RUNNING = "running"
+        SOAKING = "soaking"
+        PASSED = "passed"
+        HELD = "held"
+        FAILED = "failed"
+
+    rollout = models.ForeignKey(Rollout, on_delete=models.CASCADE, related_name="waves")
+    number = models.PositiveIntegerField()
+    state = models.CharField(max_length=10, choices=State, default=State.PENDING)
+    started_at = models.DateTimeField(null=True, blank=True)
+    soaking_since = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    verdict = models.JSONField(default=dict, blank=True, help_text="The gate's last word: decision, sentence, evidence.")
+
+    class Meta:
+        ordering = ["rollout", "number"]
+        constraints = [models.UniqueConstraint(fields=["rollout", "number"], name="one_number_a_wave")]
+
+
+class Delivery(models.Model):
+    """One device's share of a rollout: an installation, or the way back from it."""
+
+    class Kind(models.TextChoices):
+        """Which way it goes."""
+
+        INSTALL = "install"
+        ROLL_BACK = "roll_back"
+
+    class State(models.TextChoices):
+        """Design, section 4; devices report offered to trial and the first four ends."""
+
+        PENDING = "pending"
+        OFFERED = "offered"
+        DOWNLOADING = "downloading"
+        VERIFYING = "verifying"
+        TESTING = "testing"
+        TRIAL = "trial"
+        SUCCEEDED = "succeeded"
+        REJECTED = "rejected"
+        FAILED = "failed"
+        ROLLED_BACK = "rolled_back"
+        TIMED_OUT = "timed_out"
+        CANCELLED = "cancelled"
+        SUPERSEDED = "superseded"
+        SKIPPED = "skipped"
+
+    ENDS = (
+        State.SUCCEEDED,
+        State.REJECTED,
+        State.FAILED,
+        State.ROLLED_BACK,
+        State.TIMED_OUT,
+        State.CANCELLED,
+        State.SUPERSEDED,
+        State.SKIPPED,
+    )
+
+    id = models.UUIDField(primary_key=True)
+    rollout = models.ForeignKey(Rollout, on_delete=models.CASCADE, related_name="deliveries")
+    wave = models.ForeignKey(Wave, null=True, on_delete=models.CASCADE, related_name="deliveries")
+    device = models.ForeignKey(Device, on_delete=models.CASCADE, related_name="deliveries")
+    kind = models.CharField(max_length=10, choices=Kind, default=Kind.INSTALL)
+    artifact = models.ForeignKey(Artifact, null=True, on_delete=models.PROTECT, related_name="deliveries")
+    previous = models.ForeignKey(
+        Artifact, null=True, on_delete=models.PROTECT, related_name="+", help_text="What ran before, to go back to."
+    )
+    state = models.CharField(max_length=12, choices=State, default=State.PENDING)
+    reason = models.TextField(blank=True)
+    evidence = models.JSONField(default=dict, blank=True, help_text="What the device's trial saw.")
+    history = models.JSONField(default=list, blank=True, help_text="[{state, at, reason}] in order.")
+    attempt = models.PositiveIntegerField(default=1)
+    created_at = models.DateTimeField(auto_now_add=True)
+    offered_at = models.DateTimeField(null=True, blank=True)
+    changed_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["created_at", "id"]
+        verbose_name_plural = "deliveries"
+        constraints = [
+            models.UniqueConstraint(fields=["rollout", "device", "kind"], name="one_delivery_a_device_and_way")
+        ]
+        indexes = [models.Index(fields=["device", "state"])]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the delivery reached an end."""
+        return self.state in self.ENDS
+
+
+class Intent(models.Model):
+    """Outbox: the signed statement of what one app of one device should run; the highest sequence counts."""
+
+    device = models.ForeignKey(Device, on_delete=models.CASCADE, related_name="intents")
+    app = models.CharField(max_length=64)
+    sequence = models.BigIntegerField()
+    delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="intents")
+    payload = models.BinaryField(help_text="Signature, key id and JSON, exactly as sent.")
+    issued_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    current = models.BooleanField(default=True, help_text="False once a later intent took its place.")
+    due = models.BooleanField(default=True, db_index=True)
+    published_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["device", "app", "sequence"], name="a_sequence_is_used_once"),
+            models.UniqueConstraint(
+                fields=["device", "app"], condition=models.Q(current=True), name="one_current_intent_an_app"
+            ),
+        ]
+
+
+class Decision(models.Model):
+    """A note on every decision, by a gate or a person, kept for ever."""
+
+    rollout = models.ForeignKey(Rollout, on_delete=models.CASCADE, related_name="decisions")
+    wave = models.ForeignKey(Wave, null=True, on_delete=models.CASCADE)
+    verb = models.CharField(max_length=32)
+    sentence = models.TextField()
+    evidence = models.JSONField(default=dict, blank=True)
+    decided_at = models.DateTimeField(auto_now_add=True)
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, help_text="Empty: the gate."
+    )
+
+    class Meta:
+        ordering = ["-decided_at", "-id"]
