@@ -21,7 +21,11 @@ class BadURL(ValueError):
 def database(url: str, sqlite_file: Path) -> dict[str, Any]:
     """The DATABASES entry for `url`, or for a SQLite file when it is empty."""
     if not url:
-        return {"ENGINE": "django.db.backends.sqlite3", "NAME": str(sqlite_file), "OPTIONS": dict(SQLITE_OPTIONS)}
+        return {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": str(sqlite_file),
+            "OPTIONS": dict(SQLITE_OPTIONS),
+        }
     try:
         found: dict[str, Any] = dict(environ.Env.db_url_config(url))
     except Exception as error:  # django-environ raises whatever its parsing stumbles over

@@ -41,7 +41,9 @@ class Problem:
 
 
 VARIABLES: tuple[Variable, ...] = (
-    Variable("TINYFLEET_VAR", "var", "Folder of everything the embedded stack keeps: database, files, keys, logs."),
+    Variable(
+        "TINYFLEET_VAR", "var", "Folder of everything the embedded stack keeps: database, files, keys, logs."
+    ),
     Variable("PUBLIC_URL", "http://127.0.0.1:8000", "Where browsers and devices reach the web server."),
     Variable("ALLOWED_HOSTS", "", "More host names the web server answers to, beside PUBLIC_URL's.", "list"),
     Variable("TRUST_PROXY", "false", "A proxy in front sets X-Forwarded-Proto and may be believed.", "flag"),
@@ -49,13 +51,29 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("DEBUG", "false", "Django's debug pages. Never on a machine that others reach.", "flag"),
     Variable("LOG_LEVEL", "INFO", "DEBUG, INFO, WARNING or ERROR."),
     Variable("DATABASE_URL", "", "`postgres://user:password@host/name`. Empty: SQLite in TINYFLEET_VAR."),
-    Variable("REDIS_URL", "redis://127.0.0.1:6379/0", "Redis or Valkey: Celery, live pages; the cache uses the next database."),
-    Variable("MQTT_URL", "mqtt://127.0.0.1:1883", "Where the gateway reaches the broker; `mqtts://` for TLS."),
+    Variable(
+        "REDIS_URL",
+        "redis://127.0.0.1:6379/0",
+        "Redis or Valkey: Celery, live pages; the cache uses the next database.",
+    ),
+    Variable(
+        "MQTT_URL", "mqtt://127.0.0.1:1883", "Where the gateway reaches the broker; `mqtts://` for TLS."
+    ),
     Variable("MQTT_DEVICE_URL", "", "Where devices reach the broker. Empty: the same as MQTT_URL."),
     Variable("MQTT_CA_FILE", "", "Certificate authority of the broker, when it is not one the system knows."),
-    Variable("BROKER_GRANTS", "none", "How the broker learns of devices: `nats-file:PATH`, `dynsec` or `none`."),
-    Variable("STORAGE_URL", "", "`file:///folder` or `s3://bucket/prefix?endpoint=URL`. Empty: a folder in TINYFLEET_VAR."),
-    Variable("KEYS_DIR", "", "Folder of the signing and broker keys, one file a key. Empty: a folder in TINYFLEET_VAR."),
+    Variable(
+        "BROKER_GRANTS", "none", "How the broker learns of devices: `nats-file:PATH`, `dynsec` or `none`."
+    ),
+    Variable(
+        "STORAGE_URL",
+        "",
+        "`file:///folder` or `s3://bucket/prefix?endpoint=URL`. Empty: a folder in TINYFLEET_VAR.",
+    ),
+    Variable(
+        "KEYS_DIR",
+        "",
+        "Folder of the signing and broker keys, one file a key. Empty: a folder in TINYFLEET_VAR.",
+    ),
     Variable("UPLOAD_MAX_BYTES", str(512 * MEBIBYTE), "Largest request body that is taken.", "number", 1024),
     Variable("BLOB_MQTT_MAX_BYTES", str(8 * MEBIBYTE), "Larger artifacts go to devices by HTTPS.", "number"),
     Variable("JOB_MAX_SECONDS", "21600", "After this long a compression job is stopped.", "number", 60),

@@ -92,7 +92,9 @@ TEMPLATES = [
 
 # --- services, one URL each ----------------------------------------------------------------------
 
-DATABASES = {"default": connection("DATABASE_URL", lambda url: connections.database(url, VAR / "tinyfleet.sqlite3"))}
+DATABASES = {
+    "default": connection("DATABASE_URL", lambda url: connections.database(url, VAR / "tinyfleet.sqlite3"))
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = text("REDIS_URL")
