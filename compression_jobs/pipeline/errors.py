@@ -1,0 +1,66 @@
+"""What can go wrong in the pipeline, in words a person can act on.
+
+PipelineError
+├── Refused         the input is not acceptable (exit code 2)
+├── Cancelled       somebody asked to stop
+└── SandboxError    a limited child ran out of its limits, or died
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+
+class PipelineError(Exception):
+    """Something failed at `node` (or in general) for the reason `message`; `remedy` is the way out."""
+
+    def __init__(
+        self, message: str, *, node: str | None = None, remedy: str = "", problems: Iterable[str] = ()
+    ) -> None:
+        self.message = message
+        self.node = node
+        self.remedy = remedy
+        self.problems = list(problems)
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        place = f"{self.node}: " if self.node else ""
+        way_out = f"; {self.remedy}" if self.remedy else ""
+        return f"{place}{self.message}{way_out}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields as JSON, with the class name in `kind`."""
+        return {
+            "kind": type(self).__name__,
+            "message": self.message,
+            "node": self.node,
+            "remedy": self.remedy,
+            "problems": self.problems,
+        }
+
+
+class Refused(PipelineError):  # noqa: N818 - the word of the design
+    """The input is not acceptable; `problems` lists every offending place at once."""
+
+
+class Cancelled(PipelineError):  # noqa: N818 - the word of the design
+    """The work was stopped because somebody asked for it."""
+
+
+class SandboxError(PipelineError):
+    """A limited child exceeded its time, memory or output, or crashed."""
+
+
+def from_dict(fields: dict[str, Any]) -> PipelineError:
+    """The error that `as_dict` described."""
+    kinds = {kind.__name__: kind for kind in (Refused, Cancelled, SandboxError)}
+    kind = kinds.get(fields["kind"], PipelineError)
+    return kind(fields["message"], node=fields["node"], remedy=fields["remedy"], problems=fields["problems"])
+
+
+def refuse_all(problems: list[str], remedy: str = "") -> None:
+    """Raise one Refused that names all `problems`; do nothing when there are none."""
+    if not problems:
+        return
+    shown = "; ".join(problems[:8])
+    more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+    raise Refused(shown + more, remedy=remedy, problems=problems)
