@@ -15,6 +15,37 @@ class CheckState(models.TextChoices):
     REFUSED = "refused"
 
 
+class Checked(models.Model):
+    """What uploads have in common: a worker checks them under a lease, and they end ready or refused."""
+
+    State = CheckState
+
+    state = models.CharField(max_length=10, choices=CheckState, default=CheckState.CHECKING)
+    reason = models.TextField(blank=True, help_text="Why it was refused, and the way out.")
+    problems = models.JSONField(default=list, blank=True)
+    lease_token = models.UUIDField(null=True, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True, help_text="Until then a worker is at it.")
+    attempt = models.PositiveIntegerField(default=0)
+    checked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        abstract = True
+
+
+class Blob(models.Model):
+    """One content-addressed file in storage; it goes when no row names its SHA-256 any more."""
+
+    sha256 = models.CharField(max_length=64, primary_key=True)
+    bytes = models.BigIntegerField()
+    stored_at = models.DateTimeField(
+        db_index=True, help_text="When it was last stored, again or for the first time."
+    )
+    deleting_since = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return self.sha256
+
+
 class Model(models.Model):
     """A named task, such as `digits` or `keyword-spotting`."""
 
@@ -39,19 +70,16 @@ class Model(models.Model):
         return self.slug
 
 
-class ModelVersion(models.Model):
+class ModelVersion(Checked):
     """One immutable upload of a model, numbered 1, 2, 3 within it."""
-
-    State = CheckState
 
     model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="versions")
     number = models.PositiveIntegerField()
-    state = models.CharField(max_length=10, choices=CheckState, default=CheckState.CHECKING)
-    reason = models.TextField(blank=True, help_text="Why it was refused, and the way out.")
-    problems = models.JSONField(default=list, blank=True)
     format = models.CharField(max_length=10, default="onnx")
     filename = models.CharField(max_length=255)
-    sha256 = models.CharField(max_length=64, blank=True, db_index=True, help_text="Of the stored, self-contained file.")
+    sha256 = models.CharField(
+        max_length=64, blank=True, db_index=True, help_text="Of the stored, self-contained file."
+    )
     upload_sha256 = models.CharField(max_length=64, db_index=True, help_text="Of the files as uploaded.")
     bytes = models.BigIntegerField(default=0)
     facts = models.JSONField(default=dict, blank=True)
@@ -59,11 +87,17 @@ class ModelVersion(models.Model):
     notes = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
-    checked_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["model", "-number"]
-        constraints = [models.UniqueConstraint(fields=["model", "number"], name="one_number_a_version")]
+        constraints = [
+            models.UniqueConstraint(fields=["model", "number"], name="one_number_a_version"),
+            models.UniqueConstraint(
+                fields=["model", "upload_sha256"],
+                condition=~models.Q(state=CheckState.REFUSED),
+                name="a_model_has_an_upload_once",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.model.slug} v{self.number}"
@@ -109,25 +143,26 @@ class AliasMove(models.Model):
         ordering = ["-moved_at", "-id"]
 
 
-class Dataset(models.Model):
+class Dataset(Checked):
     """An uploaded `.npz`: x, y and, when given, split."""
 
-    State = CheckState
-
     name = models.CharField(max_length=120)
-    state = models.CharField(max_length=10, choices=CheckState, default=CheckState.CHECKING)
-    reason = models.TextField(blank=True)
-    problems = models.JSONField(default=list, blank=True)
     filename = models.CharField(max_length=255)
     sha256 = models.CharField(max_length=64, db_index=True)
     bytes = models.BigIntegerField()
     facts = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
-    checked_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        ordering = ["-created_at"]
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["sha256"],
+                condition=~models.Q(state=CheckState.REFUSED),
+                name="a_dataset_is_kept_once",
+            )
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -203,17 +238,23 @@ class Artifact(models.Model):
     signature_sha256 = models.CharField(max_length=64, help_text="Blob of the signature as JSON.")
     signature_bytes = models.BigIntegerField()
     signature_index_sha256 = models.CharField(max_length=64)
-    measurements = models.JSONField(default=dict, help_text="accuracy, drop, macs, peak_ram_bytes, host_latency_us, ...")
+    measurements = models.JSONField(
+        default=dict, help_text="accuracy, drop, macs, peak_ram_bytes, host_latency_us, ..."
+    )
     lineage = models.JSONField(default=dict)
     dataset = models.ForeignKey(Dataset, null=True, on_delete=models.PROTECT)
-    job = models.CharField(max_length=40, blank=True, help_text="Id of the job that published it; jobs may go.")
+    job = models.CharField(
+        max_length=40, blank=True, help_text="Id of the job that published it; jobs may go."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     recalled_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["-created_at", "-id"]
         constraints = [
-            models.UniqueConstraint(fields=["version", "target", "sha256"], name="an_artifact_is_published_once")
+            models.UniqueConstraint(
+                fields=["version", "target", "sha256"], name="an_artifact_is_published_once"
+            )
         ]
 
     def __str__(self) -> str:
@@ -240,4 +281,6 @@ class BlobOffer(models.Model):
     withdrawn_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["sha256", "chunk_bytes"], name="one_offer_a_chunk_size")]
+        constraints = [
+            models.UniqueConstraint(fields=["sha256", "chunk_bytes"], name="one_offer_a_chunk_size")
+        ]
