@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from kombu.exceptions import OperationalError as QueueError
@@ -13,7 +13,7 @@ from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, AuthorizationError, HttpError, ValidationError
 
 from fleet.config import health
-from fleet.errors import FleetError, Forbidden, NotFound, Unauthenticated, Unavailable
+from fleet.errors import FleetError, Forbidden, NotFound, TooLarge, Unauthenticated, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,11 @@ def on_missing(request: HttpRequest, error: Exception) -> HttpResponse:
     return _answer(request, NotFound(f"there is nothing at {request.path}"))
 
 
+def on_suspicious(request: HttpRequest, error: Exception) -> HttpResponse:
+    """More fields or files than a form may have, or a body of JSON that is far too long."""
+    return _answer(request, TooLarge("the request has more, or larger, fields than this server takes"))
+
+
 def on_http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
     """An error that Ninja itself raises, such as a body that is no JSON."""
     code = INVALID if error.status_code < 500 else FleetError.code
@@ -89,6 +94,11 @@ def on_bug(request: HttpRequest, error: Exception) -> HttpResponse:
     )
 
 
+def missing(request: HttpRequest, rest: str) -> HttpResponse:
+    """Answer for an address under /api that no router knows, in the API's own shape."""
+    return on_missing(request, Http404())
+
+
 HANDLERS: dict[type[Exception], Any] = {
     FleetError: on_fleet_error,
     ValidationError: on_invalid,
@@ -96,6 +106,7 @@ HANDLERS: dict[type[Exception], Any] = {
     AuthorizationError: on_forbidden,
     PermissionDenied: on_forbidden,
     HttpError: on_http_error,
+    SuspiciousOperation: on_suspicious,
     Http404: on_missing,
     OperationalError: on_silent_service,
     QueueError: on_silent_service,

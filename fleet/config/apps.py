@@ -11,4 +11,4 @@ class ProjectConfig(AppConfig):
 
     def ready(self) -> None:
         """Make Celery's app the current one, so that `.delay()` finds the broker in every process."""
-        from fleet.config import celery, checks  # noqa: F401  (both register themselves when imported)
+        from fleet.config import alive, celery, checks  # noqa: F401  (both register themselves when imported)

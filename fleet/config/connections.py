@@ -14,7 +14,7 @@ SQLITE_OPTIONS = {
 }
 
 
-class BadURL(ValueError):
+class BadURLError(ValueError):
     """A URL in the environment that names nothing usable; the text says what would."""
 
 
@@ -29,14 +29,14 @@ def database(url: str, sqlite_file: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = dict(environ.Env.db_url_config(url))
     except Exception as error:  # django-environ raises whatever its parsing stumbles over
-        raise BadURL("it is not a database URL such as postgres://user:password@host/name") from error
+        raise BadURLError("it is not a database URL such as postgres://user:password@host/name") from error
     engine = found.get("ENGINE", "")
     if engine == "django.db.backends.sqlite3":
         found["OPTIONS"] = {**SQLITE_OPTIONS, **found.get("OPTIONS", {})}
     elif engine == "django.db.backends.postgresql":
         found.setdefault("CONN_HEALTH_CHECKS", True)
     else:
-        raise BadURL("only postgres:// and sqlite:/// databases are supported")
+        raise BadURLError("only postgres:// and sqlite:/// databases are supported")
     return found
 
 
@@ -53,10 +53,10 @@ def cache(redis_url: str) -> dict[str, Any]:
 def _next_database(redis_url: str) -> str:
     parts = urlsplit(redis_url)
     if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-        raise BadURL("it is not a Redis URL such as redis://127.0.0.1:6379/0")
+        raise BadURLError("it is not a Redis URL such as redis://127.0.0.1:6379/0")
     number = parts.path.strip("/") or "0"
     if not number.isdecimal():
-        raise BadURL(f"'{number}' is not the number of a Redis database")
+        raise BadURLError(f"'{number}' is not the number of a Redis database")
     return parts._replace(path=f"/{int(number) + 1}").geturl()
 
 
@@ -69,7 +69,7 @@ def storage(url: str, folder: Path) -> dict[str, Any]:
         return _folder_storage(Path(unquote(parts.path)))
     if parts.scheme == "s3" and parts.netloc:
         return _bucket_storage(parts.netloc, parts.path.strip("/"), dict(parse_qsl(parts.query)))
-    raise BadURL("it is neither file:///absolute/folder nor s3://bucket/prefix")
+    raise BadURLError("it is neither file:///absolute/folder nor s3://bucket/prefix")
 
 
 def _folder_storage(folder: Path) -> dict[str, Any]:
@@ -82,7 +82,9 @@ def _bucket_storage(bucket: str, prefix: str, query: dict[str, str]) -> dict[str
     options: dict[str, Any] = {"bucket_name": bucket, "location": prefix, "file_overwrite": True}
     unknown = set(query) - {"endpoint", "region"}
     if unknown:
-        raise BadURL(f"it does not know the option '{sorted(unknown)[0]}'; endpoint and region are known")
+        raise BadURLError(
+            f"it does not know the option '{sorted(unknown)[0]}'; endpoint and region are known"
+        )
     if "endpoint" in query:
         options["endpoint_url"] = query["endpoint"]
     if "region" in query:
@@ -94,10 +96,10 @@ def mqtt(url: str) -> tuple[str, int, bool]:
     """Host, port and whether TLS is used, of an `mqtt://` or `mqtts://` URL."""
     parts = urlsplit(url)
     if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-        raise BadURL("it is not a broker URL such as mqtt://127.0.0.1:1883")
+        raise BadURLError("it is not a broker URL such as mqtt://127.0.0.1:1883")
     try:
         port = parts.port
     except ValueError:
-        raise BadURL("its port is not a number up to 65535") from None
+        raise BadURLError("its port is not a number up to 65535") from None
     tls = parts.scheme == "mqtts"
     return parts.hostname, port or (8883 if tls else 1883), tls

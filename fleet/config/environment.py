@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 
 import environ
 
-from fleet.config.connections import BadURL
+from fleet.config.connections import BadURLError
 
 Kind = Literal["text", "flag", "number", "list"]
 
@@ -129,7 +129,7 @@ def connection(name: str, make: Callable[[str], Made]) -> Made:
     """What `make` turns the URL in a variable into; a URL it refuses is reported and the default is used."""
     try:
         return make(text(name))
-    except BadURL as error:
+    except BadURLError as error:
         _complain(name, f"{name} cannot be used: {error}", f"Set {name} to such a URL, or leave it out.")
         return make(_BY_NAME[name].default)
 

@@ -1,7 +1,6 @@
 """Whether each part of the server answers; for people, load balancers and the command line."""
 
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +11,10 @@ from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from ninja import Router
 
+from fleet.config.alive import age_seconds
 from fleet.config.celery import COMPRESSION, CONTROL
 
 OLD_AFTER_SECONDS = 30
-ALIVE_PREFIX = "alive:"
 NECESSARY = ("database", "redis")
 
 router = Router(tags=["health"])
@@ -27,11 +26,6 @@ class Finding:
 
     ok: bool
     detail: str
-
-
-def alive(name: str) -> None:
-    """Note that a long-running part (`beat`, `worker:control`, ...) is at work."""
-    cache.set(ALIVE_PREFIX + name, time.time(), 3600)
 
 
 def report() -> dict[str, Any]:
@@ -61,7 +55,7 @@ def healthz(request: HttpRequest) -> HttpResponse:
 def _tried(look: Callable[[], Finding]) -> Finding:
     try:
         return look()
-    except Exception as error:  # whatever a driver raises, the page that reports it must not fall over
+    except Exception as error:  # noqa: BLE001 - whatever a driver raises, the page that reports it stays up
         return Finding(False, f"does not answer ({type(error).__name__})")
 
 
@@ -72,7 +66,7 @@ def _database() -> Finding:
 
 
 def _redis() -> Finding:
-    cache.get(ALIVE_PREFIX)
+    cache.get("health")
     return Finding(True, "answers")
 
 
@@ -83,11 +77,10 @@ def _broker() -> Finding:
 
 def _seen(name: str) -> Callable[[], Finding]:
     def look() -> Finding:
-        at = cache.get(ALIVE_PREFIX + name)
-        if at is None:
+        age = age_seconds(name)
+        if age is None:
             return Finding(False, "has not been seen")
-        age = max(0, round(time.time() - float(at)))
-        return Finding(age <= OLD_AFTER_SECONDS, f"seen {age} s ago")
+        return Finding(age <= OLD_AFTER_SECONDS, f"seen {age:.0f} s ago")
 
     return look
 

@@ -186,12 +186,34 @@ LOGGING = {
         "handlers": ["console"],
         "level": LOG_LEVEL if LOG_LEVEL in ("DEBUG", "INFO", "WARNING", "ERROR") else "INFO",
     },
-    "loggers": {"django.db.backends": {"level": "INFO"}, "django.template": {"level": "INFO"}},
+    "loggers": {
+        "django.db.backends": {"level": "INFO"},
+        "django.template": {"level": "INFO"},
+        # Every scanner of the internet guesses host names; the answer 400 is enough.
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
+    },
 }
 
 PROMETHEUS_EXPORT_MIGRATIONS = False
-# An address behind a proxy that is not trusted would be whatever the client claims.
-AUDITLOG_DISABLE_REMOTE_ADDR = False
+# What people decide is kept; what devices report changes all day and has its own history.
+AUDITLOG_INCLUDE_TRACKING_MODELS = (
+    "registry.Model",
+    "registry.Alias",
+    "registry.Target",
+    {"model": "inventory.DeviceGroup", "m2m_fields": []},
+    {"model": "inventory.Device", "include_fields": ["name", "target", "labels", "state"]},
+    {"model": "inventory.EnrolmentToken", "exclude_fields": ["digest"]},
+    {
+        "model": "rollouts.Rollout",
+        "include_fields": ["version", "group", "app", "strategy", "state", "reason"],
+    },
+    {"model": "accounts.ApiToken", "include_fields": ["user", "name", "expires_at", "revoked_at"]},
+    {
+        "model": "auth.User",
+        "include_fields": ["username", "is_active", "is_staff", "is_superuser"],
+        "m2m_fields": ["groups"],
+    },
+)
 
 # --- Celery --------------------------------------------------------------------------------------
 
