@@ -8,7 +8,9 @@ from django.db import models
 
 from fleet.registry.models import Artifact, Target, slug_validator
 
-id_validator = RegexValidator(r"^[A-Za-z0-9_-]{1,64}$", "Use letters, digits, hyphen and underscore, at most 64.")
+id_validator = RegexValidator(
+    r"^[A-Za-z0-9_-]{1,64}$", "Use letters, digits, hyphen and underscore, at most 64."
+)
 
 
 class DeviceGroup(models.Model):
@@ -18,7 +20,9 @@ class DeviceGroup(models.Model):
     name = models.CharField(max_length=120)
     description = models.TextField(blank=True)
     rule = models.CharField(
-        max_length=500, blank=True, help_text="Label rule, such as `site=berlin and target=raspberry-pi-4`; empty: by hand."
+        max_length=500,
+        blank=True,
+        help_text="Label rule, such as `site=berlin and target=raspberry-pi-4`; empty: by hand.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -49,11 +53,15 @@ class Device(models.Model):
     labels = models.JSONField(default=dict, blank=True)
     groups = models.ManyToManyField(DeviceGroup, related_name="members", blank=True)
     state = models.CharField(max_length=10, choices=State, default=State.ACTIVE)
-    heartbeat_s = models.PositiveIntegerField(default=30, help_text="A device is overdue after three of these.")
+    heartbeat_s = models.PositiveIntegerField(
+        default=30, help_text="A device is overdue after three of these."
+    )
 
     online = models.BooleanField(default=False)
     epoch = models.BigIntegerField(null=True, blank=True)
-    past_epochs = models.JSONField(default=list, blank=True, help_text="Replaced epochs; they never count again.")
+    past_epochs = models.JSONField(
+        default=list, blank=True, help_text="Replaced epochs; they never count again."
+    )
     session = models.BigIntegerField(default=0)
     boot = models.BigIntegerField(default=0)
     booted_at = models.DateTimeField(null=True, blank=True, help_text="UTC of this boot's 0 ms, from hello.")
@@ -90,9 +98,14 @@ class DeviceApp(models.Model):
 
     device = models.ForeignKey(Device, on_delete=models.CASCADE, related_name="apps")
     app = models.CharField(max_length=64, default="main", validators=[id_validator])
-    artifact = models.ForeignKey(Artifact, null=True, blank=True, on_delete=models.SET_NULL, related_name="installed_on")
+    artifact = models.ForeignKey(
+        Artifact, null=True, blank=True, on_delete=models.SET_NULL, related_name="installed_on"
+    )
     artifact_sha256 = models.CharField(max_length=64, blank=True)
     last_sequence = models.BigIntegerField(default=0, help_text="The highest the device has accepted.")
+    manifest_sha256 = models.CharField(
+        max_length=64, blank=True, help_text="Of the manifest it accepted last."
+    )
     delivery = models.CharField(max_length=64, blank=True, help_text="The delivery at work on the device.")
     delivery_state = models.CharField(max_length=16, blank=True)
     outcome = models.JSONField(default=dict, blank=True, help_text="Last end: delivery, state, reason.")
@@ -126,6 +139,8 @@ class EnrolmentToken(models.Model):
     groups = models.ManyToManyField(DeviceGroup, blank=True)
     labels = models.JSONField(default=dict, blank=True)
     uses_left = models.PositiveIntegerField(default=1)
+    heartbeat_s = models.PositiveIntegerField(default=30, help_text="For the devices it enrols.")
+    report_s = models.PositiveIntegerField(default=30, help_text="For the devices it enrols.")
     expires_at = models.DateTimeField()
     created_at = models.DateTimeField(auto_now_add=True)
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)

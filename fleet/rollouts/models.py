@@ -70,7 +70,9 @@ class Wave(models.Model):
     started_at = models.DateTimeField(null=True, blank=True)
     soaking_since = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
-    verdict = models.JSONField(default=dict, blank=True, help_text="The gate's last word: decision, sentence, evidence.")
+    verdict = models.JSONField(
+        default=dict, blank=True, help_text="The gate's last word: decision, sentence, evidence."
+    )
 
     class Meta:
         ordering = ["rollout", "number"]
@@ -122,7 +124,11 @@ class Delivery(models.Model):
     kind = models.CharField(max_length=10, choices=Kind, default=Kind.INSTALL)
     artifact = models.ForeignKey(Artifact, null=True, on_delete=models.PROTECT, related_name="deliveries")
     previous = models.ForeignKey(
-        Artifact, null=True, on_delete=models.PROTECT, related_name="+", help_text="What ran before, to go back to."
+        Artifact,
+        null=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="What ran before, to go back to.",
     )
     state = models.CharField(max_length=12, choices=State, default=State.PENDING)
     reason = models.TextField(blank=True)
@@ -138,7 +144,9 @@ class Delivery(models.Model):
         ordering = ["created_at", "id"]
         verbose_name_plural = "deliveries"
         constraints = [
-            models.UniqueConstraint(fields=["rollout", "device", "kind"], name="one_delivery_a_device_and_way")
+            models.UniqueConstraint(
+                fields=["rollout", "device", "kind"], name="one_delivery_a_device_and_way"
+            )
         ]
         indexes = [models.Index(fields=["device", "state"])]
 
@@ -155,7 +163,8 @@ class Intent(models.Model):
     app = models.CharField(max_length=64)
     sequence = models.BigIntegerField()
     delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="intents")
-    payload = models.BinaryField(help_text="Signature, key id and JSON, exactly as sent.")
+    payload = models.BinaryField(help_text="Signature, key id and JSON, exactly as sent; empty: withdrawn.")
+    digest = models.CharField(max_length=64, help_text="SHA-256 of the payload, as a hello names it.")
     issued_at = models.DateTimeField()
     expires_at = models.DateTimeField()
     current = models.BooleanField(default=True, help_text="False once a later intent took its place.")

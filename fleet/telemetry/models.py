@@ -46,12 +46,16 @@ class Report(Window):
     class Meta:
         ordering = ["-end_at", "-id"]
         constraints = [
-            models.UniqueConstraint(fields=["device", "epoch", "boot", "sequence"], name="a_report_counts_once")
+            models.UniqueConstraint(
+                fields=["device", "epoch", "boot", "sequence"], name="a_report_counts_once"
+            )
         ]
         indexes = [
             models.Index(fields=["device", "end_at"]),
             models.Index(fields=["artifact_sha256", "end_at"]),
-            models.Index(fields=["rolled_up"], condition=models.Q(rolled_up=False), name="reports_to_roll_up"),
+            models.Index(
+                fields=["rolled_up"], condition=models.Q(rolled_up=False), name="reports_to_roll_up"
+            ),
         ]
 
 
@@ -75,7 +79,8 @@ class Rollup(Window):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["resolution", "start_at", "device", "app", "artifact_sha256", "phase"], name="one_rollup_a_bucket"
+                fields=["resolution", "start_at", "device", "app", "artifact_sha256", "phase"],
+                name="one_rollup_a_bucket",
             )
         ]
         indexes = [models.Index(fields=["artifact_sha256", "resolution", "start_at"])]
