@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from django.core.files import File
 from django.core.files.storage import Storage, default_storage
@@ -23,6 +23,9 @@ from device_agent.core.protocol import is_sha256
 from fleet.errors import NotFound, Refused, TooLarge, Unavailable
 from fleet.registry.models import Artifact, Blob, BlobOffer, CheckState, Dataset, ModelVersion, Upload
 
+if TYPE_CHECKING:
+    from _typeshed import SupportsRead
+
 READ_BYTES = 1 << 20
 STAGING = "staging"
 GRACE = timedelta(hours=1)
@@ -30,7 +33,8 @@ STAGING_KEPT = timedelta(days=1)
 DELETION_TAKES_AT_MOST = timedelta(minutes=1)
 WAIT_FOR_DELETION_SECONDS = 5.0
 
-Source = IO[bytes] | File | Iterable[bytes]  # type: ignore[type-arg]
+
+Source: TypeAlias = "SupportsRead[bytes] | Iterable[bytes]"
 
 ARTIFACT_FIELDS = (
     "sha256",
@@ -83,11 +87,11 @@ def _staged(source: Source, limit: int | None) -> Iterator[tuple[Path, str, int]
 
 
 def _pieces(source: Source) -> Iterator[bytes]:
-    read = getattr(source, "read", None)
-    if read is None:
-        yield from source  # type: ignore[misc]
+    # Uploads can be iterated too, but by lines.
+    if not hasattr(source, "read"):
+        yield from source
         return
-    while piece := read(READ_BYTES):
+    while piece := source.read(READ_BYTES):
         yield piece
 
 

@@ -238,6 +238,7 @@ class Artifact(models.Model):
     signature_sha256 = models.CharField(max_length=64, help_text="Blob of the signature as JSON.")
     signature_bytes = models.BigIntegerField()
     signature_index_sha256 = models.CharField(max_length=64)
+    chunk_bytes = models.PositiveIntegerField(default=32768, help_text="What the indexes were made for.")
     measurements = models.JSONField(
         default=dict, help_text="accuracy, drop, macs, peak_ram_bytes, host_latency_us, ..."
     )
@@ -248,6 +249,7 @@ class Artifact(models.Model):
     )
     created_at = models.DateTimeField(auto_now_add=True)
     recalled_at = models.DateTimeField(null=True, blank=True)
+    recall_reason = models.TextField(blank=True, help_text="Why no rollout may take it any more.")
 
     class Meta:
         ordering = ["-created_at", "-id"]
