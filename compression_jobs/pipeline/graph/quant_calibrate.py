@@ -1,0 +1,54 @@
+"""Runs a float graph on calibration rows and finds the range of every tensor."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+from compression_jobs.pipeline.errors import Refused
+from compression_jobs.pipeline.graph.graph import Graph
+from compression_jobs.pipeline.graph.quant_ranges import Calibration, Histogram, Range, collect, find_range
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def calibrate(graph: Graph, rows: FloatArray, method: Calibration, percentile: float) -> dict[str, Range]:
+    """The range of every float tensor of `graph`, input included, over `rows`."""
+    return {name: find_range(found, method, percentile) for name, found in observe(graph, rows).items()}
+
+
+def observe(graph: Graph, rows: FloatArray) -> dict[str, Histogram]:
+    """A histogram of every float tensor of a graph with one input, computed row by row."""
+    source = graph.inputs[0]
+    session, names = _session_with_every_tensor(graph)
+    shaped = rows.reshape(len(rows), *source.shape[1:])
+
+    def batches() -> Iterator[dict[str, FloatArray]]:
+        for row in shaped:
+            fed = row[np.newaxis].astype(np.float32)
+            yield {source.name: fed, **dict(zip(names, session.run(names, {source.name: fed}), strict=True))}
+
+    histograms = collect(batches)
+    broken = [name for name, found in histograms.items() if not np.isfinite(found.low + found.high)]
+    if broken:
+        raise Refused(f"{broken[0]}: the model computes values that are not finite on the calibration rows")
+    return histograms
+
+
+def _session_with_every_tensor(graph: Graph) -> tuple[Any, list[str]]:
+    observed = graph.copy()
+    dtypes = graph.dtypes
+    names = [name for node in graph.nodes for name in node.output if dtypes.get(name) == "float32"]
+    kept = graph.output_names
+    observed.model.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names if name not in kept
+    )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Fused operators would hide the tensors between them.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(observed.to_bytes(), options, providers=["CPUExecutionProvider"]), names

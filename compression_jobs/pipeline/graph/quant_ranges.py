@@ -1,0 +1,152 @@
+"""Ranges of activations from calibration rows: minmax, percentile, entropy and mean squared error.
+
+Two passes over the rows keep memory bounded: extremes first, then one histogram a tensor between them.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Calibration = Literal["minmax", "percentile", "entropy", "mse"]
+FloatArray = npt.NDArray[np.float64]
+Batches = Callable[[], Iterator[dict[str, npt.NDArray[np.float32]]]]
+
+BINS = 2048
+LEVELS = 256
+# Shares of the full range that entropy and MSE try, from all of it down to a tenth.
+SHARES = np.linspace(1.0, 0.1, 37)
+
+
+@dataclass
+class Histogram:
+    """Counts of one tensor's values in equal bins from `low` to `high`."""
+
+    low: float
+    high: float
+    counts: FloatArray
+
+    @property
+    def edges(self) -> FloatArray:
+        """The borders of the bins."""
+        return np.linspace(self.low, self.high, len(self.counts) + 1)
+
+    @property
+    def centres(self) -> FloatArray:
+        """The middle of each bin."""
+        edges = self.edges
+        return (edges[:-1] + edges[1:]) / 2
+
+    def add(self, values: npt.NDArray[np.float32]) -> None:
+        """Count `values`; those outside the range count in the end bins."""
+        clipped = np.clip(values.ravel(), self.low, self.high)
+        counted, _ = np.histogram(clipped, bins=len(self.counts), range=(self.low, self.high))
+        self.counts += counted
+
+
+Range = tuple[float, float]
+
+
+def collect(batches: Batches) -> dict[str, Histogram]:
+    """One histogram for each tensor that `batches()` yields; it is called twice and must repeat itself."""
+    extremes: dict[str, Range] = {}
+    for batch in batches():
+        for name, values in batch.items():
+            low, high = float(values.min()), float(values.max())
+            seen = extremes.get(name, (low, high))
+            extremes[name] = (min(low, seen[0]), max(high, seen[1]))
+    histograms = {name: _empty(*found) for name, found in extremes.items()}
+    for batch in batches():
+        for name, values in batch.items():
+            histograms[name].add(values)
+    return histograms
+
+
+def _empty(low: float, high: float) -> Histogram:
+    # Zero is always covered, and a constant tensor still needs bins of some width.
+    low, high = min(low, 0.0), max(high, 0.0)
+    return Histogram(low, max(high, low + 1e-6), np.zeros(BINS))
+
+
+def find_range(histogram: Histogram, method: Calibration, percentile: float = 99.99) -> Range:
+    """The real interval that int8 should cover, by `method`."""
+    if method == "minmax":
+        return histogram.low, histogram.high
+    if method == "percentile":
+        return _percentile_range(histogram, percentile)
+    cost = _entropy_cost if method == "entropy" else _squared_error
+    return _cheapest(histogram, cost)
+
+
+def affine(found: Range) -> tuple[float, int]:
+    """Scale (an exact float32) and zero point of an affine int8 tensor that covers `found` and zero.
+
+    Zero must be stored exactly, because padding is zero (Jacob et al. 2018, section 2.1).
+    """
+    low, high = min(found[0], 0.0), max(found[1], 0.0)
+    scale = float(np.float32(max(high - low, 1e-7) / (LEVELS - 1)))
+    zero_point = int(np.clip(np.rint(-128 - low / scale), -128, 127))
+    return scale, zero_point
+
+
+def _percentile_range(histogram: Histogram, percentile: float) -> Range:
+    """The interval that leaves out the given tail on either side."""
+    total = histogram.counts.sum()
+    cumulative = np.cumsum(histogram.counts) / total
+    tail = 1 - percentile / 100
+    edges = histogram.edges
+    first = int(np.searchsorted(cumulative, tail, side="right"))
+    last = int(np.searchsorted(cumulative, 1 - tail, side="left"))
+    return float(edges[min(first, len(edges) - 2)]), float(edges[min(last + 1, len(edges) - 1)])
+
+
+def _cheapest(histogram: Histogram, cost: Callable[[Histogram, Range], float]) -> Range:
+    """The share of the full range with the lowest cost; ties go to the wider one."""
+    candidates = [(float(histogram.low * share), float(histogram.high * share)) for share in SHARES]
+    costs = [cost(histogram, candidate) for candidate in candidates]
+    return candidates[int(np.argmin(costs))]
+
+
+def _squared_error(histogram: Histogram, candidate: Range) -> float:
+    """Mean squared distance between values and their stored form."""
+    scale, zero_point = affine(candidate)
+    centres = histogram.centres
+    stored = np.clip(np.rint(centres / scale) + zero_point, -128, 127)
+    return float(histogram.counts @ (centres - (stored - zero_point) * scale) ** 2)
+
+
+def _entropy_cost(histogram: Histogram, candidate: Range) -> float:
+    """Kullback-Leibler divergence of the stored distribution from the real one (Migacz, GTC 2017).
+
+    Clipped values are counted at the ends of the reference and not of the approximation, so that
+    clipping costs; each level spreads its count evenly over the bins that it stands for.
+    """
+    scale, zero_point = affine(candidate)
+    stored = np.clip(np.rint(histogram.centres / scale) + zero_point, -128, 127).astype(np.int64) + 128
+    low, high = min(candidate[0], 0.0), max(candidate[1], 0.0)
+    inside = (histogram.centres >= low) & (histogram.centres <= high)
+    reference = _clipped_counts(histogram, inside)
+    used = inside & (histogram.counts > 0)
+    mass = np.bincount(stored[inside], weights=histogram.counts[inside], minlength=LEVELS)
+    bins_used = np.bincount(stored[used], minlength=LEVELS)
+    spread = np.where(used, mass[stored] / np.maximum(bins_used[stored], 1), 0.0)
+    return _divergence(reference, spread)
+
+
+def _clipped_counts(histogram: Histogram, inside: npt.NDArray[np.bool_]) -> FloatArray:
+    counts = np.where(inside, histogram.counts, 0.0)
+    positions = np.flatnonzero(inside)
+    if positions.size:
+        counts[positions[0]] += histogram.counts[: positions[0]].sum()
+        counts[positions[-1]] += histogram.counts[positions[-1] + 1 :].sum()
+    return counts
+
+
+def _divergence(p: FloatArray, q: FloatArray) -> float:
+    # Smoothing keeps bins that only one of them fills from being infinitely bad.
+    floor = 1e-4
+    p, q = p / max(p.sum(), floor), q / max(q.sum(), floor)
+    used = p > 0
+    return float(np.sum(p[used] * np.log(p[used] / np.maximum(q[used], floor * 1e-4))))

@@ -1,0 +1,248 @@
+"""The quantised graph: int8 tensors, operators and integer weights, the one source of every int8 emitter.
+
+Conventions are TensorFlow Lite's (https://ai.google.dev/edge/litert/models/quantization_spec): activations
+are affine int8, batch 1, channels last; weights are symmetric int8 in [-127, 127]; biases are int32 with the
+scale of input times weight. Scales are exact float32 values, so that every file format stores them unchanged.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from compression_jobs.pipeline.graph.quant_arithmetic import QMAX, QMIN, EXACT_BOUND, quantize_multipliers
+
+Activation = Literal["none", "relu", "relu6"]
+Int8Array = npt.NDArray[np.int8]
+Int32Array = npt.NDArray[np.int32]
+FloatArray = npt.NDArray[np.float64]
+Pair = tuple[int, int]
+Padding = tuple[int, int, int, int]  # top, left, bottom, right
+
+SOFTMAX_SCALE = 1.0 / 256.0  # the specification fixes scale and zero point of int8 softmax
+SOFTMAX_ZERO_POINT = -128
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An int8 activation; `real = scale * (stored - zero_point)`."""
+
+    name: str
+    shape: tuple[int, ...]
+    scale: float
+    zero_point: int
+
+    @property
+    def size(self) -> int:
+        """Number of elements, which is also the number of bytes."""
+        return int(np.prod(self.shape))
+
+    def same_scale(self, other: "Tensor") -> bool:
+        """Whether stored values of both mean the same reals."""
+        return self.scale == other.scale and self.zero_point == other.zero_point
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Symmetric int8 weights with one scale or one per output channel, and an int32 bias."""
+
+    values: Int8Array
+    scales: FloatArray
+    bias: Int32Array
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether each output channel has its own scale."""
+        return self.scales.size > 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights and bias."""
+        return self.values.nbytes + self.bias.nbytes
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operator: its inputs and its one output by tensor name."""
+
+    name: str
+    inputs: tuple[str, ...]
+    output: str
+
+
+@dataclass(frozen=True)
+class Weighted(Op):
+    """An operator with weights and an activation fused into it."""
+
+    channel_axis: ClassVar[int] = 0  # of the weights; output channels
+
+    weights: Weights
+    activation: Activation
+
+
+@dataclass(frozen=True)
+class Conv(Weighted):
+    """2-D convolution; weights are (output channels, height, width, input channels)."""
+
+    stride: Pair
+    padding: Padding
+    dilation: Pair
+
+
+@dataclass(frozen=True)
+class DepthwiseConv(Weighted):
+    """Depthwise convolution; weights are (1, height, width, input channels x multiplier)."""
+
+    channel_axis: ClassVar[int] = 3
+
+    stride: Pair
+    padding: Padding
+    dilation: Pair
+
+
+@dataclass(frozen=True)
+class FullyConnected(Weighted):
+    """Dense layer; weights are (outputs, inputs)."""
+
+
+@dataclass(frozen=True)
+class Add(Op):
+    """Sum of two tensors of the same shape."""
+
+    activation: Activation
+
+
+@dataclass(frozen=True)
+class Pool(Op):
+    """Average or maximum over windows; padding never counts. Output and input share their scale."""
+
+    mode: Literal["average", "max"]
+    kernel: Pair
+    stride: Pair
+    padding: Padding
+
+
+@dataclass(frozen=True)
+class Mean(Op):
+    """Mean over height and width, to a scale of its own."""
+
+
+@dataclass(frozen=True)
+class Clamp(Op):
+    """An activation that could not be fused; output and input share their scale."""
+
+    activation: Activation
+
+
+@dataclass(frozen=True)
+class Pad(Op):
+    """Zeros around height and width; output and input share their scale."""
+
+    padding: Padding
+
+
+@dataclass(frozen=True)
+class Reshape(Op):
+    """The same bytes under another shape (that of the output tensor)."""
+
+
+@dataclass(frozen=True)
+class Transpose(Op):
+    """Axes in another order."""
+
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Softmax(Op):
+    """Softmax over the last axis, to the scale the specification fixes."""
+
+
+SAME_SCALE = (Pool, Clamp, Pad, Reshape, Transpose)
+
+
+@dataclass
+class QuantGraph:
+    """Operators in execution order over named tensors."""
+
+    tensors: dict[str, Tensor]
+    ops: list[Op]
+    inputs: list[str]
+    outputs: list[str]
+
+    def tensor_of(self, op: Op, index: int = 0) -> Tensor:
+        """The `index`-th input tensor of `op`."""
+        return self.tensors[op.inputs[index]]
+
+    def output_of(self, op: Op) -> Tensor:
+        """The output tensor of `op`."""
+        return self.tensors[op.output]
+
+    def requantization(self, op: Weighted) -> tuple[Int32Array, Int32Array]:
+        """Integer multipliers and shifts of `op`, one each per output channel."""
+        source, target = self.tensor_of(op), self.output_of(op)
+        real = source.scale * op.weights.scales / target.scale
+        return quantize_multipliers(np.broadcast_to(real, op.weights.bias.shape))
+
+    def bounds(self, op: Op, activation: Activation) -> Pair:
+        """Lowest and highest stored value that `activation` lets through on the output of `op`."""
+        return activation_bounds(self.output_of(op), activation)
+
+    def weighted(self) -> Iterator[Weighted]:
+        """Every operator that has weights."""
+        return (op for op in self.ops if isinstance(op, Weighted))
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights and biases."""
+        return sum(op.weights.values.size + op.weights.bias.size for op in self.weighted())
+
+    def problems(self) -> list[str]:
+        """Everything that would make runtimes disagree: unequal scales, accumulators out of range."""
+        return [problem for op in self.ops for problem in _problems_of(self, op)]
+
+
+def activation_bounds(tensor: Tensor, activation: Activation) -> Pair:
+    """Lowest and highest stored value of `tensor` after `activation` (TFLite: CalculateActivationRange)."""
+    if activation == "none":
+        return QMIN, QMAX
+    low = max(QMIN, tensor.zero_point)
+    if activation == "relu":
+        return low, QMAX
+    return low, min(QMAX, tensor.zero_point + round_half_away(6.0 / tensor.scale))
+
+
+def round_half_away(value: float) -> int:
+    """Nearest integer, halves away from zero, as C's `round`."""
+    return int(np.floor(abs(value) + 0.5)) * (1 if value >= 0 else -1)
+
+
+def accumulator_bound(source: Tensor, op: Weighted) -> FloatArray:
+    """Largest magnitude that the accumulator of each output channel can reach with any input."""
+    bias = op.weights.bias.astype(np.float64)
+    rows = np.moveaxis(op.weights.values, op.channel_axis, 0).reshape(bias.size, -1).astype(np.float64)
+    reach = max(QMAX - source.zero_point, source.zero_point - QMIN)
+    return np.asarray(np.abs(rows).sum(axis=1) * reach + np.abs(bias))
+
+
+def _problems_of(graph: QuantGraph, op: Op) -> Iterator[str]:
+    target = graph.output_of(op)
+    if isinstance(op, SAME_SCALE) and not graph.tensor_of(op).same_scale(target):
+        yield f"{op.name}: input and output must share their scale"
+    if isinstance(op, Weighted):
+        yield from _accumulator_problems(graph, op)
+    if isinstance(op, Add):
+        largest = max(graph.tensor_of(op, index).scale for index in range(2))
+        if 2 * largest >= target.scale * (1 << 20):
+            yield f"{op.name}: the sum's scale is too small for its inputs"
+
+
+def _accumulator_problems(graph: QuantGraph, op: Weighted) -> Iterator[str]:
+    """Past 2^30 the products of 15-bit limbs on microcontrollers are no longer exact."""
+    reach = accumulator_bound(graph.tensor_of(op), op)
+    _, shifts = graph.requantization(op)
+    worst = float(np.max(reach * 2.0 ** np.maximum(shifts, 0)))
+    if worst >= EXACT_BOUND:
+        yield f"{op.name}: its accumulator can reach {worst:.3g}, exact arithmetic ends at {EXACT_BOUND:.3g}"
