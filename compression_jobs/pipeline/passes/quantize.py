@@ -1,0 +1,30 @@
+"""Post-training int8: affine activations, symmetric weights, ranges from calibration rows.
+
+Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference"; entropy ranges: Migacz 2017, "8-bit Inference with TensorRT".
+"""
+
+import numpy as np
+
+from compression_jobs.pipeline.errors import Refused
+from compression_jobs.pipeline.graph.graph import Graph
+from compression_jobs.pipeline.graph.quant_build import build
+from compression_jobs.pipeline.graph.quant_calibrate import calibrate
+from compression_jobs.pipeline.graph.quantgraph import QuantGraph
+from compression_jobs.pipeline.passes.kinds import Material
+from compression_jobs.pipeline.passes.options import FEWEST_ROWS, QuantizeOptions
+
+
+def quantize(graph: Graph, options: QuantizeOptions, material: Material) -> QuantGraph:
+    """The int8 form of a float graph."""
+    rows = material.calibration
+    if len(rows) < FEWEST_ROWS:
+        raise Refused(
+            f"{len(rows)} calibration rows are too few to find ranges; at least {FEWEST_ROWS} are needed",
+            remedy="mark more rows of the dataset as calibration",
+        )
+    if len(rows) > options.samples:
+        chosen = np.random.default_rng(material.seed).choice(len(rows), options.samples, replace=False)
+        rows = rows[np.sort(chosen)]
+    ranges = calibrate(graph, rows, options.calibration, options.percentile)
+    return build(graph, ranges, options.granularity)

@@ -1,0 +1,133 @@
+"""Recipes: an ordered list of passes with options, checked against the table of passes."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from compression_jobs.pipeline.errors import Refused
+from compression_jobs.pipeline.passes.options import Options
+from compression_jobs.pipeline.passes.table import PASSES
+
+MAX_STEPS = 32
+# What goes in and comes out of each kind, to refuse an order that cannot work.
+STAGES = {
+    "graph": ("graph", "graph"),
+    "net": ("graph", "graph"),
+    "quant": ("graph", "quant"),
+    "transport": ("any", "transport"),
+}
+
+
+class Step(BaseModel):
+    """One pass by name, with its options; options left out take their defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _is_known(self) -> "Step":
+        if self.name not in PASSES:
+            raise ValueError(f"{self.name}: no such pass; there are {', '.join(PASSES)}")
+        try:
+            PASSES[self.name].options.model_validate(self.options)
+        except ValidationError as error:
+            raise ValueError(f"{self.name}: {_first_problem(error)}") from error
+        return self
+
+    def checked_options(self) -> Options:
+        """The options as the pass takes them, defaults filled in."""
+        return PASSES[self.name].options.model_validate(self.options)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Name and all options, defaults included: what lineage records."""
+        return {"name": self.name, "options": self.checked_options().model_dump(mode="json")}
+
+
+class Recipe(BaseModel):
+    """The passes in the order they run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: tuple[Step, ...] = Field(min_length=1, max_length=MAX_STEPS)
+
+    @model_validator(mode="after")
+    def _order_works(self) -> "Recipe":
+        stage = "graph"
+        for step in self.steps:
+            takes, gives = STAGES[PASSES[step.name].kind]
+            if takes not in ("any", stage):
+                raise ValueError(
+                    f"{step.name} cannot follow: it takes a float graph, and the model is quantised by then"
+                )
+            stage = gives
+        return self
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether the result is an int8 graph."""
+        return any(PASSES[step.name].kind == "quant" for step in self.steps)
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """The steps as JSON, defaults filled in."""
+        return [step.as_dict() for step in self.steps]
+
+    def digest(self) -> str:
+        """SHA-256 of the steps with all options."""
+        return hashlib.sha256(json.dumps(self.as_list(), sort_keys=True).encode()).hexdigest()
+
+    def label(self) -> str:
+        """A name that people can tell apart, and eight digits that make it exact."""
+        words: list[str] = []
+        for step in self.steps:
+            words.append(step.name)
+            defaults = PASSES[step.name].options.model_validate({}).model_dump(mode="json")
+            given = step.checked_options().model_dump(mode="json")
+            words += [
+                str(value) for key, value in given.items() if value != defaults[key] or isinstance(value, str)
+            ]
+        return f"{'-'.join(words)[:80]}-{self.digest()[:8]}"
+
+
+def load_recipe(path: Path | str) -> Recipe:
+    """Read a recipe from YAML or JSON; raises Refused with the first problem."""
+    import yaml
+
+    try:
+        return parse_recipe(yaml.safe_load(Path(path).read_text()))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise Refused(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}") from error
+
+
+def parse_recipe(given: Any) -> Recipe:
+    """A recipe from `{"steps": [...]}` or a list of steps; a step may be just a name."""
+    steps = given.get("steps") if isinstance(given, dict) else given
+    if not isinstance(steps, Sequence) or isinstance(steps, str):
+        raise Refused(
+            "a recipe is a list of steps", remedy="for example `steps: [canonicalise, {name: quantize}]`"
+        )
+    listed = [{"name": step} if isinstance(step, str) else step for step in steps]
+    try:
+        return Recipe.model_validate({"steps": listed})
+    except ValidationError as error:
+        raise Refused(_first_problem(error)) from error
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Every pass with kind, summary and the JSON schema of its options, for forms and the API."""
+    return {
+        name: {"kind": entry.kind, "summary": entry.summary, "options": entry.options.model_json_schema()}
+        for name, entry in PASSES.items()
+    }
+
+
+def _first_problem(error: ValidationError) -> str:
+    found = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in found["loc"])
+    message = found["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place and found["type"] != "value_error" else message
