@@ -72,8 +72,11 @@ class Record:
     def save(self) -> None:
         """Write the fields to the older of the two files."""
         counter = self.fields["counter"] + 1
+        fields = dict(self.fields)
+        fields["counter"] = counter
+        self.storage.write_atomic(FILES[counter % 2], _pack(fields))
+        # Only now: after a failed write the next one must go to the same file, not to the good one.
         self.fields["counter"] = counter
-        self.storage.write_atomic(FILES[counter % 2], _pack(self.fields))
 
 
 def _newest(found: list) -> "dict | None":

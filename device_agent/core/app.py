@@ -1,0 +1,249 @@
+"""One app of a device: its state, the model that serves it, and the delivery that changes it."""
+# mypy: disable-error-code="type-arg"
+
+from device_agent.core import ports, slots
+from device_agent.core.delivery import Delivery
+from device_agent.core.device import Device
+from device_agent.core.download import Hashing
+from device_agent.core.intake import Intake
+from device_agent.core.protocol import STATUS_ANSWER
+from device_agent.core.serving import Answer, Serving
+
+
+class App:
+    """What serves now and what it shall be replaced with."""
+
+    def __init__(self, device: Device, name: str, runtime: ports.Runtime) -> None:
+        self.device = device
+        self.name = name
+        self.runtime = runtime  # never loaded itself: `fresh` makes those that are
+        self.state = device.record.app(name)
+        self.serving: "Serving | None" = None
+        self.loading: "Hashing | None" = None
+        self.proof: "slots.Proof | None" = None
+        self.proof_command = ""
+        self.delivery = Delivery(self)
+        self.intake = Intake(self)
+
+    # --- state -----------------------------------------------------------------------------------
+
+    def change(self, fields: dict) -> None:
+        """Change the app's part of the state record durably; raises OSError and changes nothing then."""
+        before = dict(self.state)
+        self.state.update(fields)
+        try:
+            self.device.save()
+        except OSError:
+            self.state.clear()
+            self.state.update(before)
+            raise
+
+    def installed(self) -> "dict | None":
+        """What the active slot holds, None while there is none."""
+        found: "dict | None" = self.state["slots"].get(self.state["active"])
+        return found
+
+    def facts(self) -> dict:
+        """This app's part of `hello`."""
+        installed, delivery = self.installed(), self.state["delivery"]
+        return {
+            "installed": installed,
+            "sequence": self.state["sequence"],
+            "manifest": self.state["manifest"],
+            "delivery": delivery and {"id": delivery["id"], "state": delivery["state"]},
+            "outcome": self.state["outcome"],
+        }
+
+    def status(self) -> dict:
+        """This app's part of what a person at the device wants to know."""
+        serving, delivery = self.serving, self.state["delivery"]
+        window = serving and serving.window
+        return {
+            "installed": self.installed(),
+            "slot": serving and serving.slot,
+            "phase": serving and serving.phase,
+            "artifact": serving and serving.artifact,
+            "state": delivery["state"] if delivery else "idle",
+            "delivery": delivery and delivery["id"],
+            "outcome": self.state["outcome"],
+            "n": window.n if window else 0,
+            "errors": window.errors if window else 0,
+        }
+
+    def close(self, now_ms: int) -> None:
+        """An orderly end."""
+        self.rotate()
+        self.delivery.close(now_ms)
+
+    # --- serving ---------------------------------------------------------------------------------
+
+    def serve(self, runtime: ports.Runtime, slot: str, artifact: str, spec: dict, phase: str) -> None:
+        """Let a loaded model answer from now on; the one before is unloaded."""
+        self.stop_serving()
+        self.serving = Serving(self.name, runtime, slot, artifact, spec, phase)
+
+    def stop_serving(self) -> None:
+        """Report and unload the model that answers."""
+        self.stop_proof("the model was replaced")
+        if self.serving is not None:
+            self.rotate()
+            self.serving.runtime.unload()
+            self.serving = None
+
+    def rotate(self) -> None:
+        """Spool the metrics so far; the next request begins a new window."""
+        window = self.serving and self.serving.take_window()
+        if window:
+            self.device.report(window)
+
+    def predict(self, x: object) -> "tuple[list, Answer]":
+        """Outputs and what to remember; raises what the runtime raises. There must be a model that serves."""
+        serving = self.serving
+        if serving is None:
+            raise ValueError("no model serves " + self.name)
+        try:
+            outputs, latency_us, answer = serving.predict(x, self.device.clock)
+        except Exception:
+            self.delivery.failed()
+            raise
+        self.delivery.ran(latency_us)
+        if serving.open_window(0).full():
+            self.rotate()
+        return outputs, answer
+
+    def label(self, answer: Answer, y: object) -> bool:
+        """Take the truth about an answer into account; False when another model serves by now."""
+        serving = self.serving
+        if serving is None or answer.serving is not serving:
+            return False
+        correct = serving.judge(answer, y, self.device.clock.ticks_ms())
+        if correct is not None:
+            self.delivery.observe(correct)
+        return True
+
+    # --- steps -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """After the boot was recorded: load what shall serve, go on with what was interrupted."""
+        slot = self.delivery.resume()
+        self._load(slot or self.state["active"])
+
+    def step(self, now_ms: int) -> int:
+        """Do one thing; milliseconds to wait."""
+        if self.loading is not None:
+            return self._step_loading()
+        if self.proof is not None:
+            return self._step_proof()
+        wait = self.intake.step(now_ms)
+        return min(wait, self.delivery.step(now_ms)) if wait else 0
+
+    def _load(self, slot: "str | None") -> None:
+        self.load_slot = slot
+        if slot is None:
+            return
+        try:
+            self.loading = Hashing(self.device.storage, slots.file_name(self.name, slot, slots.MODEL))
+        except OSError as error:
+            self._lost(slot, str(error))
+
+    def _step_loading(self) -> int:
+        slot = self.load_slot
+        if self.loading is None or slot is None:
+            return 0
+        try:
+            digest = self.loading.step()
+            if digest is None:
+                return 0
+            self.loading = None
+            self._load_checked(slot, digest)
+        except Exception as error:  # noqa: BLE001  whatever a runtime raises: this slot cannot serve
+            self.loading = None
+            self._lost(slot, str(error))
+        return 0
+
+    def _load_checked(self, slot: str, digest: str) -> None:
+        held = self.state["slots"][slot]["artifact"]
+        if digest != held:
+            raise ValueError("the file is not the artifact that was installed")
+        runtime = self.runtime.fresh()
+        spec = slots.load(self.device.storage, runtime, self.name, slot)
+        on_trial = slot != self.state["active"]
+        self.serve(runtime, slot, held, spec, "trial" if on_trial else "live")
+        if on_trial:
+            self.delivery.resume_trial(self.device.clock.ticks_ms())
+
+    def _lost(self, slot: str, reason: str) -> None:
+        """A slot that was proven cannot be loaded any more."""
+        self.device.log("%s: slot %s cannot be used: %s" % (self.name, slot, reason))
+        if slot != self.state["active"]:
+            self.delivery.lost_trial(reason)
+            return
+        left = {name: held for name, held in self.state["slots"].items() if name != slot}
+        spare = slots.other(slot)
+        # Without a digest the retained manifest is followed again, which brings the lost artifact back.
+        self.device.hello_due = True
+        fields = {"slots": left, "active": spare if self._may_serve(spare, left) else None, "manifest": None}
+        try:
+            self.change(fields)
+        except OSError as error:
+            self.device.log("%s: the state cannot be stored: %s" % (self.name, error))
+            self.state.update(fields)
+        self._load(self.state["active"])
+
+    def _may_serve(self, slot: str, held: dict) -> bool:
+        delivery = self.state["delivery"]
+        return slot in held and not (delivery and delivery["slot"] == slot)
+
+    def return_to_active(self) -> None:
+        """Serve the committed slot again, at once; with none the app is empty."""
+        self.stop_serving()
+        slot = self.state["active"]
+        if slot is None:
+            return
+        try:
+            runtime = self.runtime.fresh()
+            spec = slots.load(self.device.storage, runtime, self.name, slot)
+            self.serve(runtime, slot, self.state["slots"][slot]["artifact"], spec, "live")
+        except Exception as error:  # noqa: BLE001  as at boot: this slot cannot serve
+            self._lost(slot, str(error))
+
+    # --- self-test on command --------------------------------------------------------------------
+
+    def prove(self, command: str) -> None:
+        """Run the self-test of the model that serves, and answer the command with the outcome."""
+        self.stop_proof("another self-test was asked for")
+        serving = self.serving
+        if serving is None:
+            self._answer(command, False, "no model installed yet")
+            return
+        self.proof_command = command
+        try:
+            device = self.device
+            self.proof = slots.Proof(
+                device.storage, device.clock, serving.runtime, self.name, serving.slot, 0
+            )
+        except OSError as error:
+            self._answer(command, False, str(error))
+
+    def _step_proof(self) -> int:
+        proof = self.proof
+        try:
+            if proof is None or proof.step():
+                return 0
+        except Exception as error:  # noqa: BLE001  whatever the runtime raises is the answer
+            self.stop_proof(str(error))
+            return 0
+        self.proof = None
+        proof.close()
+        self._answer(self.proof_command, True, "%d samples agree" % proof.samples)
+        return 0
+
+    def stop_proof(self, reason: str) -> None:
+        """End a self-test that was asked for, unsuccessfully."""
+        if self.proof is not None:
+            self.proof.close()
+            self.proof = None
+            self._answer(self.proof_command, False, reason)
+
+    def _answer(self, command: str, ok: bool, text: str) -> None:
+        self.device.say({"kind": STATUS_ANSWER, "command": command, "ok": ok, "result": {"text": text}})

@@ -1,0 +1,390 @@
+"""What happens to one app's model: an accepted manifest is installed, tried, and kept or taken back.
+
+Every change that must survive a power cut is one write of the state record; the message about it comes after, and
+`hello` repeats it when the message was lost.
+"""
+# mypy: disable-error-code="type-arg"
+
+from device_agent.core import offers, protocol, slots
+from device_agent.core.backoff import BackOff
+from device_agent.core.install import Install, InstallFailed
+from device_agent.core.trial import OUT_OF_TIME, PASS, STOP, Trial
+
+ATTEMPTS = 3
+RETRY_MS = 30000
+RETRY_LIMIT_MS = 600000
+# Restarts in a row, without a while of good running between them, before the new model is held to be the reason.
+CRASH_BOOTS = 3
+SNAPSHOT_MS = 60000
+TRIAL_LOOK_MS = 250
+STORAGE_RETRY_MS = 5000
+IDLE_MS = 60000
+
+
+def manifest_name(app: str) -> str:
+    """The file that keeps the manifest being followed."""
+    return app + ".manifest"
+
+
+class Delivery:
+    """The delivery of one app that is under way, if there is one."""
+
+    def __init__(self, app) -> None:  # type: ignore[no-untyped-def]
+        self.app = app
+        self.device = app.device
+        self.manifest: dict = {}
+        self.install: "Install | None" = None
+        self.retry = BackOff(self.device.jitter, RETRY_MS, RETRY_LIMIT_MS)
+        self.retry_ms = 0
+        self.trial: "Trial | None" = None
+        self.proof: "slots.Proof | None" = None
+        self.snapshot_ms = 0
+        self.ending: "dict | None" = None
+        self.act = self._step_idle
+
+    # --- what the app and the agent call ---------------------------------------------------------
+
+    def step(self, now_ms: int) -> int:
+        """Do one thing; milliseconds to wait."""
+        return self.act(now_ms)
+
+    def take_chunk(self, sha256: str, chunk_bytes: int, chunk: int, payload: bytes, now_ms: int) -> None:
+        """A chunk came."""
+        if self.install is None:
+            return
+        try:
+            self.install.receive(sha256, chunk_bytes, chunk, payload, now_ms)
+        except InstallFailed as error:
+            self._attempt_failed(error, now_ms)
+
+    def reconnected(self) -> None:
+        """The connection is new."""
+        if self.install is not None:
+            self.install.reconnected()
+
+    def ran(self, latency_us: int) -> None:
+        """The model that serves gave an answer."""
+        if self.trial is not None:
+            self.trial.ran(latency_us)
+
+    def failed(self) -> None:
+        """The model that serves failed to answer."""
+        if self.trial is not None:
+            self.trial.failed()
+
+    def observe(self, correct: bool) -> None:
+        """The truth about an answer of the model that serves is known."""
+        if self.trial is not None:
+            self.trial.observe(correct)
+
+    def close(self, now_ms: int) -> None:
+        """An orderly end: a trial goes on from here after the next start."""
+        if self.trial is not None and self.ending is None:
+            self._keep_snapshot(self.trial, now_ms)
+
+    # --- after a restart -------------------------------------------------------------------------
+
+    def resume(self) -> "str | None":
+        """Go on with a delivery that a restart interrupted; returns the slot on trial, if there is one."""
+        state = self.app.state["delivery"]
+        if state is None:
+            return None
+        manifest = self._stored_manifest()
+        if manifest is None:
+            # The retained manifest comes again and is followed anew.
+            self.app.state.update({"delivery": None, "manifest": None})
+            return None
+        self.manifest = manifest
+        if state["boots"] > CRASH_BOOTS:
+            word = "rolled_back" if state["state"] == "trial" else "failed"
+            self._end(word, "crash loop: %d restarts in state %s" % (state["boots"], state["state"]))
+            return None
+        if state["state"] != "trial":
+            self.act = self._step_begin
+            return None
+        slot: str = state["slot"]
+        return slot
+
+    def count_boot(self) -> None:
+        """Before the boot is recorded: a model that is being tested or tried may be why there was a restart."""
+        state = self.app.state["delivery"]
+        if state is not None and state["state"] in ("testing", "trial"):
+            state["boots"] += 1
+
+    def resume_trial(self, now_ms: int) -> None:
+        """The slot on trial serves again."""
+        self._begin_trial(now_ms)
+        snapshot = self.app.state["delivery"].get("snapshot")
+        if snapshot and self.trial is not None:
+            self.trial.restore(snapshot, now_ms)
+
+    def lost_trial(self, reason: str) -> None:
+        """The slot on trial cannot be loaded any more."""
+        self._end("rolled_back", "after a restart the model on trial cannot be loaded: " + reason)
+        self.app.return_to_active()
+
+    def _stored_manifest(self) -> "dict | None":
+        try:
+            data = self.device.storage.read(manifest_name(self.app.name))
+        except OSError:
+            return None
+        if data is None or offers.digest_of(data) != self.app.state["manifest"]:
+            return None
+        return protocol.parse_manifest(protocol.open_manifest(data)[2])
+
+    # --- what the intake calls --------------------------------------------------------------------
+
+    def signed_again(self, manifest: dict) -> None:
+        """The delivery under way goes on with a newer manifest; a new way to the bytes begins the download again."""
+        before, self.manifest = self.manifest, manifest
+        if self.install is not None and before["transport"] != manifest["transport"]:
+            self._close_jobs()
+            self.act = self._step_begin
+
+    def begin(self, manifest: dict) -> None:
+        """A new delivery was recorded: install it."""
+        self.abandon(manifest)
+        self.retry.reset()
+        self.device.say(self.status("offered", ""))
+        self.act = self._step_begin
+
+    def abandon(self, manifest: dict) -> None:
+        """Another manifest took over: stop what is under way; a model on trial no longer serves."""
+        self._close_jobs()
+        self.manifest = manifest
+        serving = self.app.serving
+        if serving is not None and serving.slot != self.app.state["active"]:
+            self.app.return_to_active()
+        self.act = self._step_idle
+
+    def ends(self) -> bool:
+        """Whether an end waits for being stored; nothing new begins before."""
+        return self.ending is not None
+
+    def _close_jobs(self) -> None:
+        self.trial = None
+        for job in (self.install, self.proof):
+            if job is not None:
+                job.close()
+        self.install = self.proof = None
+
+    # --- downloading, verifying, testing ---------------------------------------------------------
+
+    def _step_idle(self, now_ms: int) -> int:
+        return IDLE_MS
+
+    def _step_begin(self, now_ms: int) -> int:
+        slot = self.app.state["delivery"]["slot"]
+        runtime = self.app.runtime.fresh()
+        self.install = Install(self.device, runtime, self.app.name, slot, self.manifest, self._entered)
+        self.act = self._step_install
+        return 0
+
+    def _entered(self, state: str, progress: "dict | None") -> None:
+        if state == "testing":
+            # Loading may crash the interpreter itself: the next boot must know what it was at.
+            self._change_delivery({"state": "testing"})
+        message = self.status(state, "")
+        if progress:
+            message["progress"] = progress
+        self.device.say(message)
+
+    def _change_delivery(self, fields: dict) -> None:
+        delivery = dict(self.app.state["delivery"])
+        delivery.update(fields)
+        self.app.change({"delivery": delivery})
+
+    def _step_install(self, now_ms: int) -> int:
+        install = self.install
+        if install is None:
+            return 0
+        try:
+            wait = install.step(now_ms)
+            if wait is None:
+                self._proven(install, now_ms)
+                return 0
+        except InstallFailed as error:
+            self._attempt_failed(error, now_ms)
+            return 0
+        except OSError as error:
+            self._attempt_failed(InstallFailed("storage: %s" % error, True), now_ms)
+            return 0
+        return wait
+
+    def _attempt_failed(self, error: InstallFailed, now_ms: int) -> None:
+        self._close_jobs()
+        attempt = self.app.state["delivery"]["attempt"]
+        self._log("attempt %d failed: %s" % (attempt, error.reason))
+        if not error.again or attempt >= ATTEMPTS:
+            self._end("failed", error.reason)
+            return
+        try:
+            self._change_delivery({"attempt": attempt + 1, "state": "downloading", "boots": 0})
+        except OSError:
+            pass  # one attempt more than intended after a restart, at worst
+        self.retry_ms = now_ms + self.retry.wait_ms()
+        self.act = self._step_retry
+
+    def _step_retry(self, now_ms: int) -> int:
+        if now_ms < self.retry_ms:
+            return self.retry_ms - now_ms
+        self.act = self._step_begin
+        return 0
+
+    def _proven(self, install: Install, now_ms: int) -> None:
+        """The new model passed its self-test: let it serve, on trial unless the manifest says not to."""
+        slot = install.slot
+        held = dict(self.app.state["slots"])
+        held[slot] = describe(self.manifest)
+        if self.manifest["trial"] is not None:
+            delivery = dict(self.app.state["delivery"])
+            delivery.update({"state": "trial", "boots": 0, "snapshot": None})
+            self.app.change({"slots": held, "delivery": delivery})
+        self.install = None
+        artifact = self.manifest["artifact"]["sha256"]
+        self.app.serve(install.runtime, slot, artifact, install.spec, "trial")
+        if self.manifest["trial"] is None:
+            self._commit("installed without trial", None, held)
+            return
+        self._begin_trial(now_ms)
+        self.device.say(self.status("trial", ""))
+
+    # --- trial -----------------------------------------------------------------------------------
+
+    def _begin_trial(self, now_ms: int) -> None:
+        self.trial = Trial(self.manifest["trial"], now_ms)
+        self.snapshot_ms = now_ms + SNAPSHOT_MS
+        self.act = self._step_trial
+
+    def _step_trial(self, now_ms: int) -> int:
+        trial = self.trial
+        if trial is None:
+            return 0
+        verdict, reason = trial.verdict(now_ms)
+        if verdict == STOP:
+            self._roll_back(reason)
+        elif verdict == PASS:
+            self._commit(reason, trial.evidence(True), self.app.state["slots"])
+        elif verdict == OUT_OF_TIME:
+            self._prove_again(reason)
+        elif now_ms >= self.snapshot_ms:
+            self._keep_snapshot(trial, now_ms)
+        else:
+            return TRIAL_LOOK_MS
+        return 0
+
+    def _keep_snapshot(self, trial: Trial, now_ms: int) -> None:
+        """It has run well for a while: a restart goes on from here, and is no sign of a crash loop."""
+        self.snapshot_ms = now_ms + SNAPSHOT_MS
+        try:
+            self._change_delivery({"snapshot": trial.snapshot(now_ms), "boots": 0})
+        except OSError as error:
+            self._log("the trial cannot be stored: %s" % error)
+
+    def _prove_again(self, reason: str) -> None:
+        device, serving = self.device, self.app.serving
+        try:
+            self.proof = slots.Proof(
+                device.storage, device.clock, serving.runtime, self.app.name, serving.slot, 0
+            )
+        except OSError as error:
+            self._roll_back("the self-test cannot be read: %s" % error)
+            return
+        self.out_of_time = reason
+        self.act = self._step_prove
+
+    def _step_prove(self, now_ms: int) -> int:
+        proof = self.proof
+        try:
+            if proof is None or proof.step():
+                return 0
+        except Exception as error:  # noqa: BLE001  whatever the runtime raises: the model is not to be kept
+            self._roll_back("self-test at the end of the trial: %s" % error)
+            return 0
+        evidence = self.trial.evidence(False) if self.trial is not None else None
+        self._close_jobs()
+        self._commit(self.out_of_time, evidence, self.app.state["slots"])
+        return 0
+
+    def _roll_back(self, reason: str) -> None:
+        evidence = self.trial.evidence(True) if self.trial is not None else None
+        self._close_jobs()
+        self.app.return_to_active()
+        self._end("rolled_back", reason, evidence)
+
+    # --- ends ------------------------------------------------------------------------------------
+
+    def _commit(self, reason: str, evidence: "dict | None", held: dict) -> None:
+        self._close_jobs()
+        self.app.rotate()
+        if self.app.serving is not None:
+            self.app.serving.phase = "live"
+        self._end(
+            "succeeded", reason, evidence, {"active": self.app.state["delivery"]["slot"], "slots": held}
+        )
+
+    def _end(
+        self, state: str, reason: str, evidence: "dict | None" = None, fields: "dict | None" = None
+    ) -> None:
+        """Record how the delivery ended, then say so; tried again until it is stored."""
+        delivery = self.app.state["delivery"]
+        if fields is None:
+            # Whatever the slot of a delivery without success holds, it shall never serve.
+            held = self.app.state["slots"]
+            fields = {"slots": {name: held[name] for name in held if name != delivery["slot"]}}
+        fields["delivery"] = None
+        fields["outcome"] = {"delivery": delivery["id"], "state": state, "reason": reason}
+        message = self.status(state, reason)
+        message["evidence"] = evidence
+        self.ending = {"fields": fields, "message": message}
+        self.retry_ms = 0
+        self.act = self._step_ending
+
+    def _step_ending(self, now_ms: int) -> int:
+        ending = self.ending
+        if ending is None:
+            return 0
+        if now_ms < self.retry_ms:
+            return self.retry_ms - now_ms
+        try:
+            self.app.change(ending["fields"])
+        except OSError as error:
+            self._log("the end of a delivery cannot be stored: %s" % error)
+            self.retry_ms = now_ms + STORAGE_RETRY_MS
+            return STORAGE_RETRY_MS
+        self.ending = None
+        self.act = self._step_idle
+        self._log("%s: %s" % (ending["message"]["state"], ending["message"]["reason"]))
+        self.device.keep(ending["message"])
+        return 0
+
+    # --- words -----------------------------------------------------------------------------------
+
+    def status(self, state: str, reason: str) -> dict:
+        """The status message about the delivery under way."""
+        delivery = self.app.state["delivery"]
+        message = {
+            "kind": protocol.STATUS_DELIVERY,
+            "app": self.app.name,
+            "state": state,
+            "reason": reason[:300],
+        }
+        if self.manifest:
+            message["delivery"] = self.manifest["delivery"]
+            message["artifact"] = self.manifest["artifact"]["sha256"]
+            message["sequence"] = self.manifest["sequence"]
+        message["attempt"] = delivery["attempt"] if delivery else 1
+        return message
+
+    def _log(self, text: str) -> None:
+        self.device.log("%s: %s" % (self.app.name, text))
+
+
+def describe(manifest: dict) -> dict:
+    """What the state record keeps of an installed artifact; `hello` sends it as `installed`."""
+    return {
+        "artifact": manifest["artifact"]["sha256"],
+        "delivery": manifest["delivery"],
+        "model": manifest["model"],
+        "version": manifest.get("version"),
+    }
