@@ -13,6 +13,7 @@ CONTROL, COMPRESSION = "control", "compression"
 
 CONTROL_SOFT_SECONDS, CONTROL_HARD_SECONDS = 25, 30
 CHECK_SOFT_SECONDS, CHECK_HARD_SECONDS = 600, 660
+CHECK_LIMITS = {"soft_time_limit": CHECK_SOFT_SECONDS, "time_limit": CHECK_HARD_SECONDS}
 JOB_GRACE_SECONDS = 60
 
 app = Celery("tinyfleet")
@@ -36,7 +37,7 @@ app.conf.update(
     # Nobody waits for a result: what a task did stands in the database.
     task_ignore_result=True,
     task_default_queue=CONTROL,
-    task_routes={"compression_jobs.run": {"queue": COMPRESSION}, "registry.check": {"queue": COMPRESSION}},
+    task_routes={"compression_jobs.run": {"queue": COMPRESSION}, "registry.check_*": {"queue": COMPRESSION}},
     task_acks_late=True,
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,
@@ -47,7 +48,7 @@ app.conf.update(
             "soft_time_limit": settings.JOB_MAX_SECONDS,
             "time_limit": settings.JOB_MAX_SECONDS + JOB_GRACE_SECONDS,
         },
-        "registry.check": {"soft_time_limit": CHECK_SOFT_SECONDS, "time_limit": CHECK_HARD_SECONDS},
+        **dict.fromkeys(("registry.check_version", "registry.check_dataset"), CHECK_LIMITS),
     },
     broker_transport_options={
         # Above every hard limit: a task that still runs must not be handed to a second worker.

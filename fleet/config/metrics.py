@@ -3,6 +3,7 @@
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django_prometheus.exports import ExportToDjangoView
 
+from fleet.accounts.services import find_token
 from fleet.errors import Unauthenticated
 
 
@@ -17,4 +18,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 
 def _may_read(request: HttpRequest) -> bool:
-    return request.user.is_authenticated and request.user.is_staff
+    if request.user.is_authenticated and request.user.is_staff:
+        return True
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and find_token(token.strip()) is not None
