@@ -1,0 +1,25 @@
+"""Every runtime by the name that targets and provisioning files use; its package is imported when it is asked for."""
+
+from importlib import import_module
+
+from device_agent.core.ports import Runtime
+from device_agent.errors import AgentError, MissingPackageError
+
+# name: (module, class, package it needs, extra that brings it)
+RUNTIMES = {
+    "onnxruntime": ("device_agent.runtimes.onnx", "OnnxRuntime", "onnxruntime", "agent"),
+    "litert": ("device_agent.runtimes.litert", "LiteRtRuntime", "ai-edge-litert", "agent-litert"),
+}
+
+
+def runtime(name: str) -> Runtime:
+    """An empty runtime of that name; raises MissingPackageError, or AgentError for an unknown one."""
+    if name not in RUNTIMES:
+        raise AgentError(f"runtime {name} does not run on this agent; it has {', '.join(RUNTIMES)}")
+    module, class_name, package, extra = RUNTIMES[name]
+    try:
+        made = getattr(import_module(module), class_name)()
+    except ImportError as error:
+        raise MissingPackageError(package, extra) from error
+    assert isinstance(made, Runtime)
+    return made
