@@ -1,8 +1,5 @@
 """Make it smaller: jobs for several targets, and every candidate they measured."""
 
-import uuid
-from datetime import datetime
-
 from django.conf import settings
 from django.db import models
 
@@ -22,32 +19,44 @@ class Job(models.Model):
         CANCELLED = "cancelled"
 
     ENDS = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+    WAITING = (State.QUEUED, State.RUNNING)
     MAX_ATTEMPTS = 3
-    LEASE_SECONDS = 15
-    RENEW_SECONDS = 5
 
     version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="jobs")
     dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="jobs")
     targets = models.ManyToManyField(Target, related_name="jobs")
     goals = models.JSONField(default=dict, help_text="min_accuracy, max_drop, objective.")
-    recipe = models.JSONField(null=True, blank=True, help_text="Steps; empty: the search makes recipes from the goals.")
+    recipe = models.JSONField(
+        null=True, blank=True, help_text="Steps; empty: the search makes recipes from the goals."
+    )
     seed = models.BigIntegerField(default=0)
     state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
     reason = models.TextField(blank=True)
     problems = models.JSONField(default=list, blank=True)
     progress = models.JSONField(default=dict, blank=True, help_text="step, done, total, message, target.")
-    results = models.JSONField(default=dict, blank=True, help_text="By target: met, shown, sentence, binding.")
+    results = models.JSONField(
+        default=dict, blank=True, help_text="By target: met, shown, sentence, binding."
+    )
+    fingerprint = models.CharField(max_length=64, help_text="SHA-256 of all that decides the result.")
     cancel_requested = models.BooleanField(default=False)
     lease_token = models.UUIDField(null=True, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
     attempt = models.PositiveIntegerField(default=0)
     created_at = models.DateTimeField(auto_now_add=True)
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
+    queued_at = models.DateTimeField(help_text="When it was last handed to the queue.")
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["-created_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["fingerprint"],
+                condition=models.Q(state__in=["queued", "running"]),
+                name="a_job_waits_once",
+            )
+        ]
 
     def __str__(self) -> str:
         return f"job {self.pk}"
@@ -57,17 +66,15 @@ class Job(models.Model):
         """Whether the job reached an end."""
         return self.state in self.ENDS
 
-    def lease_lost(self, token: uuid.UUID, now: datetime) -> bool:
-        """Whether the worker that holds `token` may no longer write."""
-        return self.lease_token != token or self.lease_until is None or self.lease_until < now
-
 
 class Candidate(models.Model):
     """One measured intermediate or final model of a job."""
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="candidates")
     target = models.ForeignKey(Target, on_delete=models.CASCADE)
-    key = models.CharField(max_length=100, help_text="Its id within the job; written once however often it is retried.")
+    key = models.CharField(
+        max_length=100, help_text="Its id within the job; written once however often it is retried."
+    )
     recipe = models.JSONField(default=list)
     sha256 = models.CharField(max_length=64)
     format = models.CharField(max_length=10)
@@ -85,4 +92,6 @@ class Candidate(models.Model):
 
     class Meta:
         ordering = ["job", "target", "id"]
-        constraints = [models.UniqueConstraint(fields=["job", "target", "key"], name="a_candidate_is_kept_once")]
+        constraints = [
+            models.UniqueConstraint(fields=["job", "target", "key"], name="a_candidate_is_kept_once")
+        ]

@@ -1,0 +1,42 @@
+"""What runs in a job's child process: the pipeline alone, telling its progress line by line into a file.
+
+The worker's own process loads neither models nor torch, and ends this one at once when the job is cancelled.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from compression_jobs.pipeline.candidate import Progress, Result
+from compression_jobs.pipeline.goal import Goal
+from compression_jobs.pipeline.recipe import Recipe
+
+
+def compress(plan: dict[str, Any], model: Path, dataset: Path, out: Path, told: Path) -> dict[str, Any]:
+    """Run a recipe, or search for the goals, and return the result of each target as JSON."""
+    with told.open("a") as lines:
+
+        def tell(progress: Progress) -> None:
+            lines.write(json.dumps(asdict(progress)) + "\n")
+            lines.flush()
+
+        results = _results(plan, model, dataset, out, tell)
+    return {slug: result.as_dict() for slug, result in results.items()}
+
+
+def _results(plan: dict[str, Any], model: Path, dataset: Path, out: Path, tell: Any) -> dict[str, Result]:
+    # Imported here, because these load onnx, and every Celery process imports this module for its name.
+    from compression_jobs.pipeline.run import run
+    from compression_jobs.pipeline.search import search
+
+    if plan["recipe"] is None:
+        goals = [Goal.model_validate({"target": slug, **plan["goals"]}) for slug in plan["targets"]]
+        return search(
+            goals, model, dataset, out=out, seed=plan["seed"], progress=tell, factors=plan["factors"]
+        )
+    recipe = Recipe.model_validate({"steps": plan["recipe"]})
+    return {
+        slug: run(recipe, model, dataset, slug, out=out, seed=plan["seed"], progress=tell)
+        for slug in plan["targets"]
+    }
