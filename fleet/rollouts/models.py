@@ -1,5 +1,7 @@
 """Who gets it, when: rollouts, their waves, each device's delivery, and the signed intents that carry them."""
 
+import uuid
+
 from django.conf import settings
 from django.db import models
 
@@ -117,7 +119,7 @@ class Delivery(models.Model):
         State.SKIPPED,
     )
 
-    id = models.UUIDField(primary_key=True)
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     rollout = models.ForeignKey(Rollout, on_delete=models.CASCADE, related_name="deliveries")
     wave = models.ForeignKey(Wave, null=True, on_delete=models.CASCADE, related_name="deliveries")
     device = models.ForeignKey(Device, on_delete=models.CASCADE, related_name="deliveries")

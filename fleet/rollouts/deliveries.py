@@ -1,0 +1,168 @@
+"""Deliveries: offered a few at a time, moved by what devices say, and always brought to an end."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Q, QuerySet
+
+from fleet import events
+from fleet.inventory.models import Device, DeviceApp
+from fleet.rollouts import intents, states, strategy
+from fleet.rollouts.models import Delivery, Rollout, Wave
+
+OFFERED_AT_ONCE = 200
+# A tick ends well within its time limit; what is left over comes with the next one, a second later.
+MOST_A_TICK = 1000
+MAX_HISTORY = 60
+
+State = Delivery.State
+
+
+def move(delivery: Delivery, event: str, now: datetime, reason: str = "", **fields: Any) -> bool:
+    """Change a delivery's state as its table allows, with a line of history; False when it may not or is too late."""
+    new = states.DELIVERY[event].get(delivery.state)
+    if new is None:
+        return False
+    fields |= {"changed_at": now, "history": with_note(delivery, new, now, reason)}
+    if new in Delivery.ENDS:
+        fields["finished_at"] = now
+    if reason or new in Delivery.ENDS:
+        fields["reason"] = reason
+    if not states.advance(delivery, event, **fields):
+        return False
+    events.publish(f"rollout:{delivery.rollout_id}", f"device:{delivery.device.name}", "rollouts", "overview")
+    return True
+
+
+def with_note(delivery: Delivery, state: str, now: datetime, reason: str) -> list[dict[str, Any]]:
+    """The delivery's history with one more line; a device that never stops talking cannot make it grow for ever."""
+    line = {"state": str(state), "at": now.isoformat(), "reason": reason}
+    return [*delivery.history[: MAX_HISTORY - 1], line]
+
+
+def open_ones(rollout: Rollout) -> QuerySet[Delivery]:
+    """Deliveries of a rollout that are not over."""
+    return rollout.deliveries.exclude(state__in=Delivery.ENDS)
+
+
+def offer(waiting: QuerySet[Delivery], now: datetime) -> int:
+    """Sign and send out pending deliveries, some at a time; returns how many went."""
+    done = 0
+    while done < MOST_A_TICK:
+        batch = _offer_some(waiting, now)
+        done += batch
+        if batch < OFFERED_AT_ONCE:
+            break
+    return done
+
+
+@transaction.atomic
+def _offer_some(waiting: QuerySet[Delivery], now: datetime) -> int:
+    # Of two ticks at once the second waits here, and then finds that these are no longer pending.
+    locked = waiting.filter(state=State.PENDING).select_for_update(of=("self",)).order_by("pk")
+    batch = list(locked.select_related(*intents.RELATED)[:OFFERED_AT_ONCE])
+    if not batch:
+        return 0
+    _end_rivals(batch, now)
+    _note_what_runs(batch)
+    intents.issue(batch, now)
+    for delivery in batch:
+        # Without an artifact there is nothing to wait for: the broker forgets what was desired, and that is all.
+        if delivery.artifact is None:
+            move(delivery, "skip", now, "nothing ran before, so the offer was withdrawn", offered_at=now)
+        else:
+            move(delivery, "offer", now, offered_at=now)
+    return len(batch)
+
+
+def _end_rivals(batch: list[Delivery], now: datetime) -> None:
+    """A device never has two deliveries of one app at once: the newest signed intent wins."""
+    app = batch[0].rollout.app
+    rivals = Delivery.objects.filter(
+        device__in=[delivery.device_id for delivery in batch], rollout__app=app, state__in=states.ACTIVE
+    )
+    for rival in rivals.exclude(pk__in=[delivery.pk for delivery in batch]).select_related("device"):
+        move(rival, "supersede", now, "a newer intent for this device took its place")
+
+
+def _note_what_runs(batch: list[Delivery]) -> None:
+    """Keep what each device runs now, to go back to it."""
+    app = batch[0].rollout.app
+    rows = DeviceApp.objects.filter(app=app, device__in=[delivery.device_id for delivery in batch])
+    runs = dict(rows.values_list("device_id", "artifact_id"))
+    changed = [d for d in batch if d.kind == Delivery.Kind.INSTALL]
+    for delivery in changed:
+        delivery.previous_id = runs.get(delivery.device_id)
+    Delivery.objects.bulk_update(changed, ["previous"])
+
+
+def time_out(rollout: Rollout, now: datetime) -> int:
+    """End deliveries that took too long; returns how many."""
+    seconds = strategy.read(rollout.strategy).delivery_timeout_s
+    late = rollout.deliveries.filter(
+        state__in=states.ACTIVE, offered_at__lte=now - timedelta(seconds=seconds)
+    )
+    done = 0
+    for delivery in late.select_related("device")[:MOST_A_TICK]:
+        done += move(delivery, "time_out", now, f"no end after {seconds} s in state {delivery.state}")
+    return done
+
+
+def end_for_lost_devices(rollout: Rollout, now: datetime) -> int:
+    """End deliveries to devices that were revoked or retired meanwhile; returns how many."""
+    lost = open_ones(rollout).exclude(device__state=Device.State.ACTIVE).select_related("device")
+    return cancel(lost[:MOST_A_TICK], now, lambda delivery: f"{delivery.device} was {delivery.device.state}")
+
+
+def cancel(deliveries: Iterable[Delivery], now: datetime, reason: Any) -> int:
+    """End deliveries; `reason` is a sentence, or a function that makes one of a delivery."""
+    done = 0
+    for delivery in deliveries:
+        done += move(delivery, "cancel", now, reason(delivery) if callable(reason) else reason)
+    return done
+
+
+def extend(wave: Wave, by: int) -> int:
+    """Move pending deliveries of later waves into this one; returns how many."""
+    later = Delivery.objects.filter(
+        rollout=wave.rollout_id, kind=Delivery.Kind.INSTALL, state=State.PENDING, wave__number__gt=wave.number
+    )
+    chosen = list(later.order_by("wave__number", "pk").values_list("pk", flat=True)[:by])
+    return Delivery.objects.filter(pk__in=chosen, state=State.PENDING).update(wave=wave)
+
+
+def go_back(rollout: Rollout, which: Q, now: datetime, reason: str) -> int:
+    """Give every chosen device that was ever offered this rollout a way back; the tick signs and sends it.
+
+    Devices that a later rollout has reached since belong to that one.
+    """
+    if rollout.started_at is None:
+        return 0
+    installs = rollout.deliveries.filter(which, kind=Delivery.Kind.INSTALL, offered_at__isnull=False)
+    installs = installs.filter(device__state=Device.State.ACTIVE).select_related("device")
+    taken_over = _taken_over(rollout)
+    chosen = [delivery for delivery in installs if delivery.device_id not in taken_over]
+    for delivery in chosen:
+        move(delivery, "supersede", now, reason)
+    back = [_way_back(delivery) for delivery in chosen]
+    Delivery.objects.bulk_create(back, ignore_conflicts=True)
+    return len(back)
+
+
+def _taken_over(rollout: Rollout) -> set[int]:
+    began = rollout.started_at
+    later = Delivery.objects.filter(rollout__app=rollout.app, offered_at__gt=began).exclude(rollout=rollout)
+    return set(later.filter(rollout__started_at__gt=began).values_list("device_id", flat=True))
+
+
+def _way_back(delivery: Delivery) -> Delivery:
+    return Delivery(
+        rollout_id=delivery.rollout_id,
+        wave_id=delivery.wave_id,
+        device=delivery.device,
+        kind=Delivery.Kind.ROLL_BACK,
+        artifact_id=delivery.previous_id,
+        previous_id=delivery.artifact_id,
+    )

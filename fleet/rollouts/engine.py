@@ -1,0 +1,197 @@
+"""The tick: one step of every rollout that is under way. The only writer of intents and of gates' decisions.
+
+Any number of ticks may run at once: every change of state is a compare-and-set, and whoever wins does the work.
+"""
+
+import logging
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.db.models import Exists, OuterRef, Q
+
+from fleet import events
+from fleet.errors import FleetError
+from fleet.rollouts import deliveries, evidence, gates, intents, preparation, states, strategy
+from fleet.rollouts.models import Decision, Delivery, Rollout, Wave
+
+logger = logging.getLogger(__name__)
+
+
+def tick(now: datetime) -> int:
+    """Start what is due, take each rollout one step on, sign again what must be; returns how much there was to do."""
+    work = 0
+    for rollout in _under_way(now):
+        try:
+            work += step(rollout, now)
+        except Exception:
+            # One rollout with damaged rows must not stop all others.
+            logger.exception("rollout %s could not be taken on", rollout.pk)
+    with transaction.atomic():
+        return work + intents.renew(now)
+
+
+def step(rollout: Rollout, now: datetime) -> int:
+    """One step of one rollout; returns how much there was to do."""
+    if rollout.state == Rollout.State.SCHEDULED:
+        return begin(rollout, now)
+    work = deliveries.end_for_lost_devices(rollout, now) + deliveries.time_out(rollout, now)
+    if rollout.state == Rollout.State.RUNNING:
+        return work + _step_wave(rollout, now)
+    back = rollout.deliveries.filter(kind=Delivery.Kind.ROLL_BACK)
+    work += deliveries.offer(back, now)
+    if rollout.state == Rollout.State.ROLLING_BACK:
+        work += _finish_way_back(rollout, now)
+    return work
+
+
+def begin(rollout: Rollout, now: datetime) -> int:
+    """Draw up the plan as things are now and write it down; a rollout that nobody can take ends with the reason."""
+    order = preparation.Order(rollout.version, rollout.group, rollout.app, strategy.read(rollout.strategy))
+    plan = preparation.draw_up(order)
+    try:
+        preparation.refuse_empty(order, plan)
+    except FleetError as error:
+        return _end(rollout, "abort", f"it could not start: {error.message}", now)
+    with transaction.atomic():
+        if not states.advance(rollout, "begin", started_at=now, reason=plan.evidence):
+            return 0
+        preparation.lay_out(rollout, plan, now)
+        note(rollout, "start", plan.evidence)
+    return 1
+
+
+def begin_way_back(rollout: Rollout, sentence: str, now: datetime) -> bool:
+    """Turn a rollout round: nobody else is asked, and every device that was goes back to what it ran before."""
+    with transaction.atomic():
+        if not states.advance(rollout, "roll_back", reason=sentence, finished_at=None):
+            return False
+        waiting = deliveries.open_ones(rollout).filter(state=Delivery.State.PENDING).select_related("device")
+        deliveries.cancel(waiting, now, "the rollout is rolled back")
+        deliveries.go_back(rollout, Q(), now, "the rollout is rolled back")
+        # From rows: several may be RUNNING when canaries were extended.
+        for wave in rollout.waves.exclude(state=Wave.State.PASSED):
+            states.advance(wave, "fail", finished_at=now)
+        tell(rollout)
+    return True
+
+
+def note(rollout: Rollout, verb: str, sentence: str, wave: Wave | None = None, **more: object) -> None:
+    """Keep a decision for ever."""
+    Decision.objects.create(rollout=rollout, wave=wave, verb=verb, sentence=sentence, **more)
+    tell(rollout)
+
+
+def tell(rollout: Rollout) -> None:
+    """Say that a rollout changed."""
+    events.publish(f"rollout:{rollout.pk}", "rollouts", "overview")
+
+
+def _under_way(now: datetime) -> list[Rollout]:
+    """Rollouts with something to do: those at work, those due, and ended ones that still owe a device its way back."""
+    due = Q(state=Rollout.State.SCHEDULED) & (Q(start_at=None) | Q(start_at__lte=now))
+    owed = Delivery.objects.filter(rollout=OuterRef("pk")).exclude(state__in=Delivery.ENDS)
+    found = Rollout.objects.filter(due | Q(state__in=preparation.AT_WORK) | Exists(owed))
+    return list(found.select_related("version__model", "group").order_by("pk"))
+
+
+def _step_wave(rollout: Rollout, now: datetime) -> int:
+    wave = rollout.waves.exclude(state=Wave.State.PASSED).order_by("number").first()
+    if wave is None:
+        return _succeed(rollout, now)
+    if wave.state == Wave.State.PENDING:
+        return _open(rollout, wave, now)
+    if wave.state == Wave.State.RUNNING:
+        return _watch(rollout, wave, now)
+    if wave.state == Wave.State.SOAKING and _has_soaked(rollout, wave, now):
+        return _judge(rollout, wave, now)
+    return 0
+
+
+def _open(rollout: Rollout, wave: Wave, now: datetime) -> int:
+    if not wave.deliveries.exclude(state__in=Delivery.ENDS).exists():
+        # An extended canary took everybody, or they all went away.
+        return int(states.advance(wave, "pass", started_at=now, finished_at=now))
+    if states.advance(wave, "open", started_at=now):
+        tell(rollout)
+        return 1 + _watch(rollout, wave, now)
+    return 0
+
+
+def _watch(rollout: Rollout, wave: Wave, now: datetime) -> int:
+    """Offer what is pending, stop at once on bad evidence, and let the wave soak when all have ended."""
+    installs = wave.deliveries.filter(kind=Delivery.Kind.INSTALL)
+    work = deliveries.offer(installs, now)
+    if not installs.exclude(state__in=Delivery.ENDS).exists():
+        work += states.advance(wave, "soak", soaking_since=now)
+        tell(rollout)
+        return work
+    ended = rollout.deliveries.filter(kind=Delivery.Kind.INSTALL, state__in=evidence.TELLING).count()
+    if ended == wave.verdict.get("looked_at", 0):
+        return work
+    return work + _look(rollout, wave, now, ended)
+
+
+def _look(rollout: Rollout, wave: Wave, now: datetime, ended: int) -> int:
+    """A look in the middle of a wave, which can only stop the rollout."""
+    verdict = _evaluate(rollout, wave, wave_is_over=False)
+    wave.verdict = {**verdict.as_dict(), "looked_at": ended}
+    Wave.objects.filter(pk=wave.pk).update(verdict=wave.verdict)
+    if verdict.decision == "roll_back":
+        _act(rollout, wave, verdict, now)
+    return 1
+
+
+def _has_soaked(rollout: Rollout, wave: Wave, now: datetime) -> bool:
+    seconds = strategy.read(rollout.strategy).soak_seconds
+    return wave.soaking_since is None or now >= wave.soaking_since + timedelta(seconds=seconds)
+
+
+def _judge(rollout: Rollout, wave: Wave, now: datetime) -> int:
+    evidence.take_from_the_field(wave)
+    return _act(rollout, wave, _evaluate(rollout, wave, wave_is_over=True), now)
+
+
+def _evaluate(rollout: Rollout, wave: Wave, wave_is_over: bool) -> gates.Verdict:
+    seen = evidence.gather(rollout, wave, wave_is_over)
+    return gates.evaluate(seen, gates.Limits.of(strategy.read(rollout.strategy)))
+
+
+@transaction.atomic
+def _act(rollout: Rollout, wave: Wave, verdict: gates.Verdict, now: datetime) -> int:
+    """Do what the gate says, once, and keep why."""
+    event = {"proceed": "pass", "wait": "extend", "roll_back": "fail", "hold": "hold"}[verdict.decision]
+    ended = {} if event in ("extend", "hold") else {"finished_at": now}
+    if not states.advance(wave, event, verdict=verdict.as_dict(), **ended):
+        return 0
+    if verdict.decision == "wait":
+        deliveries.extend(wave, verdict.extend_by)
+    elif verdict.decision == "hold":
+        states.advance(rollout, "hold", reason=verdict.sentence)
+    elif verdict.decision == "roll_back":
+        begin_way_back(rollout, verdict.sentence, now)
+    note(rollout, verdict.decision, verdict.sentence, wave, evidence=verdict.as_dict())
+    return 1
+
+
+def _succeed(rollout: Rollout, now: datetime) -> int:
+    installs = rollout.deliveries.filter(kind=Delivery.Kind.INSTALL)
+    runs = installs.filter(state=Delivery.State.SUCCEEDED).count()
+    return _end(rollout, "succeed", f"{runs} of {installs.count()} devices run {rollout.version}", now)
+
+
+def _finish_way_back(rollout: Rollout, now: datetime) -> int:
+    if deliveries.open_ones(rollout).exists():
+        return 0
+    back = rollout.deliveries.filter(kind=Delivery.Kind.ROLL_BACK)
+    done = back.filter(state__in=(Delivery.State.SUCCEEDED, Delivery.State.SKIPPED)).count()
+    away = back.count() - done
+    late = f"; {away} did not confirm yet and go back when they return" if away else ""
+    return _end(rollout, "rolled_back", f"{rollout.reason}{late}", now)
+
+
+def _end(rollout: Rollout, event: str, sentence: str, now: datetime) -> int:
+    with transaction.atomic():
+        if not states.advance(rollout, event, reason=sentence, finished_at=now):
+            return 0
+        note(rollout, event, sentence)
+    return 1

@@ -1,0 +1,187 @@
+"""Signed intents: the only place where manifests are written. Called by the tick alone, inside its transactions."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import F, Max, Q
+
+from device_agent.core import protocol
+from fleet import events
+from fleet.inventory.models import Device, DeviceApp
+from fleet.registry import downloads, offers, signing
+from fleet.registry.models import Artifact
+from fleet.rollouts import strategy
+from fleet.rollouts.models import Delivery, Intent
+
+LIFE = timedelta(hours=24)
+# Blobs outlive the manifest that names them by this much, for a download that began late.
+BLOB_GRACE = timedelta(hours=6)
+RENEWED_AT_ONCE = 200
+
+# A device that refused for these reasons refuses again; nobody is helped by a new signature.
+_NOT_AGAIN = (
+    Delivery.State.REJECTED,
+    Delivery.State.CANCELLED,
+    Delivery.State.SUPERSEDED,
+    Delivery.State.SKIPPED,
+)
+
+Key = tuple[int, str]
+
+
+def issue(deliveries: Sequence[Delivery], now: datetime) -> list[Intent]:
+    """Sign and keep one new current intent a delivery; a delivery without artifact withdraws what was desired."""
+    if not deliveries:
+        return []
+    sequences = _next_sequences(deliveries)
+    fresh = [_intent(delivery, sequences[_key(delivery)], now) for delivery in deliveries]
+    _retire_current(fresh)
+    made = Intent.objects.bulk_create(fresh)
+    _offer_blobs(deliveries, now)
+    events.wake_outbox()
+    return made
+
+
+def renew(now: datetime) -> int:
+    """Sign again, for the same delivery, what a device has still to accept; returns how many."""
+    due = list(_to_renew(now)[:RENEWED_AT_ONCE])
+    issue([intent.delivery for intent in due], now)
+    return len(due)
+
+
+def manifest(delivery: Delivery, sequence: int, now: datetime) -> bytes:
+    """The signed manifest of one delivery, as sent."""
+    artifact = delivery.artifact
+    if artifact is None:
+        return b""
+    body = protocol.encode(_fields(delivery, artifact, sequence, now))
+    signature, key_id = signing.sign(body)
+    return protocol.seal_manifest(signature, key_id, body)
+
+
+def _fields(delivery: Delivery, artifact: Artifact, sequence: int, now: datetime) -> dict[str, Any]:
+    return {
+        "sequence": sequence,
+        "issued_at": int(now.timestamp()),
+        "expires_at": int((now + LIFE).timestamp()),
+        "device": delivery.device.name,
+        "app": delivery.rollout.app,
+        "delivery": str(delivery.pk),
+        "target": artifact.target.slug,
+        "model": artifact.version.model.slug,
+        "version": artifact.version.number,
+        "artifact": {"sha256": artifact.sha256, "bytes": artifact.bytes, "format": artifact.format},
+        "transport": _transport(artifact, delivery.device.name, now),
+        "self_test": _blob(
+            artifact, artifact.self_test_sha256, artifact.self_test_bytes, artifact.self_test_index_sha256
+        ),
+        "signature_spec": {
+            "blob": _blob(
+                artifact, artifact.signature_sha256, artifact.signature_bytes, artifact.signature_index_sha256
+            )
+        },
+        "trial": _trial(delivery, artifact),
+        "keys": _rotation(),
+    }
+
+
+def _transport(artifact: Artifact, device: str, now: datetime) -> dict[str, Any]:
+    part = _blob(
+        artifact, artifact.transport_sha256, artifact.transport_bytes, artifact.transport_index_sha256
+    )
+    part["coding"] = artifact.transport_coding
+    if offers.goes_by_https(artifact):
+        part["url"] = downloads.blob_url(artifact.transport_sha256, device, now + LIFE)
+    return part
+
+
+def _blob(artifact: Artifact, sha256: str, size: int, index: str) -> dict[str, Any]:
+    return {"sha256": sha256, "bytes": size, "chunk_bytes": artifact.chunk_bytes, "index": index}
+
+
+def _trial(delivery: Delivery, artifact: Artifact) -> dict[str, Any] | None:
+    """The rules of the device's trial; none on the way back, where the artifact has proved itself before."""
+    if delivery.kind == Delivery.Kind.ROLL_BACK:
+        return None
+    rules = strategy.read(delivery.rollout.strategy).trial.model_dump()
+    if rules["accuracy_floor"] is None:
+        rules["accuracy_floor"] = artifact.accuracy_floor
+    return {name: value for name, value in rules.items() if value is not None}
+
+
+def _rotation() -> list[dict[str, str]]:
+    """All keys a device shall know from now on, once there is more than the one it was enrolled with."""
+    keys = signing.public_keys()
+    return [{"id": key_id, "key": key} for key_id, key in keys[:3]] if len(keys) > 1 else []
+
+
+def _key(delivery: Delivery) -> Key:
+    return delivery.device_id, delivery.rollout.app
+
+
+def _next_sequences(deliveries: Sequence[Delivery]) -> dict[Key, int]:
+    """One above everything the database or the device itself knows; the database may be an older copy."""
+    devices = {delivery.device_id for delivery in deliveries}
+    # Locked in one order, so that two ticks at once can neither reuse a sequence nor wait for each other.
+    list(Device.objects.select_for_update().filter(pk__in=devices).order_by("pk").values_list("pk"))
+    known: dict[Key, int] = {}
+    rows = [
+        *Intent.objects.filter(device__in=devices).values_list("device_id", "app").annotate(Max("sequence")),
+        *DeviceApp.objects.filter(device__in=devices).values_list("device_id", "app", "last_sequence"),
+    ]
+    for device, app, sequence in rows:
+        known[(device, app)] = max(known.get((device, app), 0), sequence)
+    return {_key(delivery): known.get(_key(delivery), 0) + 1 for delivery in deliveries}
+
+
+def _intent(delivery: Delivery, sequence: int, now: datetime) -> Intent:
+    payload = manifest(delivery, sequence, now)
+    return Intent(
+        device_id=delivery.device_id,
+        app=delivery.rollout.app,
+        sequence=sequence,
+        delivery=delivery,
+        payload=payload,
+        digest=hashlib.sha256(payload).hexdigest(),
+        issued_at=now,
+        expires_at=now + LIFE,
+    )
+
+
+def _retire_current(fresh: Iterable[Intent]) -> None:
+    by_app: dict[str, list[int]] = {}
+    for intent in fresh:
+        by_app.setdefault(intent.app, []).append(intent.device_id)
+    for app, devices in by_app.items():
+        Intent.objects.filter(device__in=devices, app=app, current=True).update(current=False, due=False)
+
+
+def _offer_blobs(deliveries: Iterable[Delivery], now: datetime) -> None:
+    artifacts = {delivery.artifact_id: delivery.artifact for delivery in deliveries}
+    for artifact in artifacts.values():
+        if artifact is not None:
+            offers.offer(artifact, artifact.chunk_bytes, now + LIFE + BLOB_GRACE)
+
+
+def _to_renew(now: datetime) -> Any:
+    """Current intents past half their life that still wait for their device, or that it has overtaken."""
+    mine = Q(device__apps__app=F("app"))
+    waiting = ~Q(delivery__state__in=Delivery.ENDS) | ~Q(
+        mine & Q(device__apps__last_sequence__gte=F("sequence"))
+    )
+    old = Q(issued_at__lte=now - LIFE / 2) & waiting
+    ahead = mine & Q(device__apps__last_sequence__gt=F("sequence"))
+    other = (
+        mine
+        & Q(device__apps__last_sequence=F("sequence"))
+        & ~Q(device__apps__manifest_sha256__in=("", F("digest")))
+    )
+    found = Intent.objects.filter(old | ahead | other, current=True, device__state=Device.State.ACTIVE)
+    found = found.exclude(payload=b"").exclude(delivery__state__in=_NOT_AGAIN)
+    return found.select_related(*(f"delivery__{path}" for path in RELATED)).order_by("pk").distinct()
+
+
+# What a manifest is made of, fetched with the delivery.
+RELATED = ("device", "rollout", "artifact__target", "artifact__version__model")

@@ -1,0 +1,110 @@
+"""How a rollout goes: waves, times, the trial on the device, and what the gates tolerate."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from fleet.errors import Refused
+
+SMALL_FLEET = 40
+# A manifest's trial ends by itself after max_seconds; the rest of a delivery needs some time as well.
+MARGIN_SECONDS = 30
+
+_PERCENT = re.compile(r"(100|[1-9]?\d)(\.\d{1,2})?%")
+
+Size = Annotated[int | str, Field(description="A number of devices, or a share such as '25%'.")]
+
+
+class TrialRules(BaseModel):
+    """What a device must see of a new artifact before it keeps it (design, section 4)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    min_inferences: int = Field(50, ge=0, le=1_000_000)
+    min_labelled: int = Field(0, ge=0, le=1_000_000)
+    max_seconds: int = Field(600, ge=1, le=30 * 24 * 3600)
+    max_errors: int = Field(0, ge=0, le=1_000_000)
+    deadline_us: int | None = Field(None, ge=1)
+    accuracy_floor: float | None = Field(
+        None, ge=0, lt=1, description="Empty: the lower end of the artifact's 95 % interval on test rows."
+    )
+    alpha: float = Field(0.005, gt=0, lt=0.5)
+
+
+class Strategy(BaseModel):
+    """Everything about a rollout but what goes to whom."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    waves: list[Size] = Field(
+        default=[1, "25%", "100%"],
+        min_length=1,
+        max_length=50,
+        description="Cumulative: how many devices shall have been asked after each wave.",
+    )
+    soak_seconds: int = Field(60, ge=0, le=30 * 24 * 3600)
+    delivery_timeout_s: int = Field(3600, ge=1, le=30 * 24 * 3600)
+    trial: TrialRules = Field(default_factory=TrialRules)
+    when_evidence_runs_out: Literal["proceed", "hold"] | None = Field(
+        None, description="Empty: proceed below 40 devices, where nothing subtle can be shown; hold above."
+    )
+    alpha: float = Field(
+        0.05, gt=0, lt=0.5, description="Chance to stop a good rollout, however often gates look."
+    )
+    beta: float = Field(0.1, gt=0, lt=0.5, description="Chance to let a rate of p1 through by evidence.")
+    p0: float = Field(0.02, gt=0, lt=0.5, description="Share of failing devices that is tolerated.")
+    p1: float = Field(0.1, gt=0, lt=1, description="Share of failing devices that must not get through.")
+    safety_limit: float = Field(0.3, gt=0, le=1, description="Share of failed devices that stops at once.")
+    require_approval: bool = False
+
+    @field_validator("waves")
+    @classmethod
+    def _readable(cls, waves: list[int | str]) -> list[int | str]:
+        for size in waves:
+            if isinstance(size, int) and not isinstance(size, bool) and size >= 1:
+                continue
+            if isinstance(size, str) and _PERCENT.fullmatch(size) and float(size[:-1]) > 0:
+                continue
+            raise ValueError(f"{size!r} is neither a number of devices nor a share such as '25%'")
+        return waves
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Strategy":
+        if self.p1 <= self.p0:
+            raise ValueError(f"p1 ({self.p1}) must be above p0 ({self.p0})")
+        if self.delivery_timeout_s < self.trial.max_seconds + MARGIN_SECONDS:
+            raise ValueError(
+                f"delivery_timeout_s ({self.delivery_timeout_s}) must be at least trial.max_seconds "
+                f"({self.trial.max_seconds}) and {MARGIN_SECONDS} s, or deliveries time out in their trial"
+            )
+        return self
+
+    def proceeds_without_evidence(self, fleet: int) -> bool:
+        """Whether a fleet of this size goes on when nobody is left who could show more."""
+        if self.when_evidence_runs_out is not None:
+            return self.when_evidence_runs_out == "proceed"
+        return fleet < SMALL_FLEET
+
+
+def read(raw: Any) -> Strategy:
+    """The strategy in a form or request; Refused with every problem at once."""
+    try:
+        return Strategy.model_validate(raw or {})
+    except ValidationError as error:
+        problems = [_sentence(each) for each in error.errors()]
+        raise Refused(
+            f"the strategy is not valid: {problems[0]}",
+            remedy="GET /api/v1/rollouts/strategy-schema describes every field.",
+            problems=problems,
+        ) from error
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of a strategy, for forms and the API's pages."""
+    return Strategy.model_json_schema()
+
+
+def _sentence(error: Any) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    return f"{place}: {error['msg']}" if place else str(error["msg"])
