@@ -28,15 +28,21 @@ class Graph:
     """An ONNX model that answers questions about itself.
 
     `model` is the only truth. Everything else is derived from it and cached; the editing methods forget
-    the cache, and code that changes `model` by hand calls `changed()`.
+    the cache, and code that changes `model` by hand calls `changed()`. `notes` tells a person what could not
+    be done to it.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, notes: Iterable[str] = ()) -> None:
         self.model = model
+        self.notes = list(notes)
 
     def changed(self) -> None:
         """Forget everything derived from the model."""
-        for name in ("initializers", "producers", "consumers", "_values", "_names"):
+        self.__dict__.pop("initializers", None)
+        self._nodes_changed()
+
+    def _nodes_changed(self) -> None:
+        for name in ("producers", "consumers", "_values", "_names"):
             self.__dict__.pop(name, None)
 
     @property
@@ -139,14 +145,17 @@ class Graph:
 
     def set_initializer(self, name: str, array: Array) -> None:
         """Add a constant, or replace the one of that name."""
-        fresh = numpy_helper.from_array(np.ascontiguousarray(array).reshape(np.shape(array)), name)
+        fresh = numpy_helper.from_array(np.array(array, order="C"), name)
         for tensor in self.model.graph.initializer:
             if tensor.name == name:
                 tensor.CopyFrom(fresh)
-                break
-        else:
-            self.model.graph.initializer.append(fresh)
-        self.changed()
+                self.changed()
+                return
+        self.model.graph.initializer.append(fresh)
+        # Decoding all weights anew for each one added would take quadratic time.
+        if "initializers" in self.__dict__:
+            self.initializers[name] = numpy_helper.to_array(fresh)
+        self.__dict__.pop("_values", None)
 
     def add_initializer(self, base: str, array: Array) -> str:
         """Add a constant under a fresh name like `base`, and return that name."""
@@ -159,7 +168,7 @@ class Graph:
         kept = [copy_of(node) for node in nodes]
         del self.model.graph.node[:]
         self.model.graph.node.extend(kept)
-        self.changed()
+        self._nodes_changed()
 
     def replace(self, replacements: Mapping[str, list[NodeProto]]) -> None:
         """Put a list of nodes (or none) in the place of each node named in `replacements`."""
@@ -171,13 +180,13 @@ class Graph:
             for position, name in enumerate(node.input):
                 if name == old:
                     node.input[position] = new
-        self.changed()
+        self._nodes_changed()
 
     # Files
 
     def copy(self) -> "Graph":
         """An independent copy."""
-        return Graph(copy_of(self.model))
+        return Graph(copy_of(self.model), self.notes)
 
     def to_bytes(self) -> bytes:
         """The model as one ONNX file, the same bytes each time."""
