@@ -13,7 +13,7 @@ from compression_jobs.models import Job
 from compression_jobs.pipeline import errors as pipeline
 from compression_jobs.pipeline.dataset import check_pair
 from compression_jobs.pipeline.goal import Goal
-from compression_jobs.pipeline.recipe import Recipe
+from compression_jobs.pipeline.recipe import parse_recipe
 from compression_jobs.pipeline.targets import refuse_unemittable
 from fleet import events
 from fleet.errors import Conflict, Duplicate, NotFound, Refused
@@ -41,7 +41,7 @@ def submit(
     _refuse_unready(version, dataset)
     rows = _targets(targets)
     goals = {"min_accuracy": min_accuracy, "max_drop": max_drop, "objective": objective}
-    _refuse_bad_plan(list(targets), goals, recipe)
+    recipe = _checked_plan(targets, goals, recipe)
     _refuse_misfit(version, dataset)
     what = {"version": version.pk, "dataset": dataset.pk, "targets": sorted(targets)}
     job = Job(
@@ -102,17 +102,17 @@ def _targets(slugs: Sequence[str]) -> list[Target]:
     return [known[slug] for slug in slugs]
 
 
-def _refuse_bad_plan(targets: list[str], goals: dict[str, Any], recipe: list[dict[str, Any]] | None) -> None:
+def _checked_plan(
+    targets: Sequence[str], goals: dict[str, Any], recipe: list[dict[str, Any]] | None
+) -> list[dict[str, Any]] | None:
+    """The recipe with all options filled in, or None for a search; refuses goals and recipes that cannot work."""
     try:
-        if recipe is not None:
-            Recipe.model_validate({"steps": recipe})
         if recipe is None or goals["min_accuracy"] is not None or goals["max_drop"] is not None:
             Goal.model_validate({"target": targets[0], **goals})
+        return None if recipe is None else parse_recipe(recipe).as_list()
     except ValidationError as error:
         problems = [_problem(dict(each)) for each in error.errors()]
-        raise Refused(
-            "; ".join(problems), remedy="GET /api/v1/recipes/schema describes recipes.", problems=problems
-        ) from None
+        raise Refused("; ".join(problems), problems=problems) from None
     except pipeline.Refused as error:
         raise refused(error) from None
 
