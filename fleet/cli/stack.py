@@ -84,6 +84,7 @@ class Stack:
         self.ports = _resolved(chosen or Ports(), self.reach.listen)
         self.supervisor = Supervisor(self.var / "log", say)
         self.first_words = ""
+        self.ready = False
         self._lock: IO[str] | None = None
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
@@ -161,12 +162,14 @@ class Stack:
         except BaseException:
             self.stop()
             raise
+        self.ready = True
         self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
         self._watcher.start()
 
     def stop(self) -> None:
         """Stop everything; safe to call again."""
         self._stopping.set()
+        self.ready = False
         if self._watcher is not None:
             self._watcher.join()
             self._watcher = None

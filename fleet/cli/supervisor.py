@@ -61,6 +61,7 @@ class Supervisor:
         self.children: dict[str, Child] = {}
         self._guardian: subprocess.Popen[bytes] | None = None
         self._lock = threading.RLock()
+        self._stopping = False
 
     @property
     def pids(self) -> dict[str, int]:
@@ -96,6 +97,8 @@ class Supervisor:
     def watch_once(self) -> None:
         """Look at every child once: note the crashed ones, start again those whose pause is over, keep logs short."""
         with self._lock:
+            if self._stopping:
+                return
             self._keep_guardian()
             for child in self.children.values():
                 if child.again_at is not None:
@@ -107,10 +110,12 @@ class Supervisor:
     def stop(self, grace: float = 10.0) -> None:
         """End every child, the last wave first; what has not ended after `grace` seconds is killed."""
         with self._lock:
-            children = [child for child in self.children.values() if child.again_at is None]
-            self.children.clear()
+            self._stopping = True
+        children = [child for child in self.children.values() if child.again_at is None]
         for wave in sorted({child.wave for child in children}, reverse=True):
             self._end([child for child in children if child.wave == wave], grace)
+        self.children.clear()
+        self._stopping = False
         self._dismiss_guardian()
 
     def kill_all(self) -> None:

@@ -16,12 +16,20 @@ CHECK_SOFT_SECONDS, CHECK_HARD_SECONDS = 600, 660
 CHECK_LIMITS = {"soft_time_limit": CHECK_SOFT_SECONDS, "time_limit": CHECK_HARD_SECONDS}
 JOB_GRACE_SECONDS = 60
 
+JOB_TASK = "compression_jobs.run"
+CHECK_TASKS = ("registry.check_version", "registry.check_dataset")
+
 app = Celery("tinyfleet")
 
 
 def every(seconds: int, task: str) -> dict[str, Any]:
     """A beat entry whose runs expire when the next one is due, so that they never pile up behind a slow one."""
     return {"task": task, "schedule": seconds, "options": {"queue": CONTROL, "expires": seconds}}
+
+
+def limits(soft: int, hard: int) -> dict[str, int]:
+    """A task's own time limits: after `soft` seconds it is asked to end, after `hard` it is killed."""
+    return {"soft_time_limit": soft, "time_limit": hard}
 
 
 BEAT_SCHEDULE = {
@@ -44,11 +52,8 @@ app.conf.update(
     task_soft_time_limit=CONTROL_SOFT_SECONDS,
     task_time_limit=CONTROL_HARD_SECONDS,
     task_annotations={
-        "compression_jobs.run": {
-            "soft_time_limit": settings.JOB_MAX_SECONDS,
-            "time_limit": settings.JOB_MAX_SECONDS + JOB_GRACE_SECONDS,
-        },
-        **dict.fromkeys(("registry.check_version", "registry.check_dataset"), CHECK_LIMITS),
+        JOB_TASK: limits(settings.JOB_MAX_SECONDS, settings.JOB_MAX_SECONDS + JOB_GRACE_SECONDS),
+        **{task: limits(CHECK_SOFT_SECONDS, CHECK_HARD_SECONDS) for task in CHECK_TASKS},
     },
     broker_transport_options={
         # Above every hard limit: a task that still runs must not be handed to a second worker.

@@ -1,0 +1,204 @@
+"""`tinyfleet rollouts`: who gets it, and when."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from fleet.cli.client import Client
+from fleet.cli.output import AsJson, Column, Row, ago, bytes_text, console, print_json, show
+from fleet.cli.server import client
+
+POLL_SECONDS = 0.5
+GOOD_END = "succeeded"
+ENDS = (GOOD_END, "rolled_back", "aborted")
+
+rollouts = typer.Typer(no_args_is_help=True, help="Rollouts: a version to a group, in waves, on evidence.")
+
+ROLLOUT: list[Column] = [
+    ("rollout", "id"),
+    ("model", "model"),
+    ("version", "version"),
+    ("group", "group"),
+    ("app", "app"),
+    ("state", "state"),
+    ("reason", "reason"),
+    ("created", ago("created_at")),
+]
+WAVE: list[Column] = [("wave", "number"), ("state", "state"), ("", "verdict.sentence")]
+DELIVERY: list[Column] = [
+    ("device", "device"),
+    ("kind", "kind"),
+    ("wave", "wave"),
+    ("state", "state"),
+    ("reason", "reason"),
+    ("changed", ago("changed_at")),
+]
+PLANNED: list[Column] = [("wave", "wave"), ("devices", "devices"), ("over the air", "bytes")]
+LEFT_OUT: list[Column] = [("left out", "device"), ("because", "reason")]
+
+ModelOption = Annotated[str, typer.Option("--model")]
+VersionOption = Annotated[int, typer.Option("--version")]
+GroupOption = Annotated[str, typer.Option("--group")]
+WavesOption = Annotated[
+    str, typer.Option("--waves", help="Devices asked after each wave, such as '1,25%,100%'.")
+]
+StrategyOption = Annotated[
+    Path | None, typer.Option("--strategy", help="A JSON file with the whole strategy.")
+]
+
+
+def order(
+    model: str, version: int, group: str, app: str, waves: str, strategy: Path | None
+) -> dict[str, Any]:
+    """The body that plans or creates a rollout."""
+    rules = _strategy(strategy)
+    if waves:
+        rules["waves"] = [_size(part.strip()) for part in waves.split(",")]
+    return {"model": model, "version": version, "group": group, "app": app, "strategy": rules}
+
+
+@rollouts.command("plan")
+def plan(
+    model: ModelOption,
+    version: VersionOption,
+    group: GroupOption,
+    app: str = "main",
+    waves: WavesOption = "",
+    strategy: StrategyOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a rollout would do now: its waves, and who is left out and why."""
+    found = client().post("/rollouts/plan", order(model, version, group, app, waves, strategy))
+    if as_json:
+        print_json(found)
+        return
+    show([_planned(number, shares) for number, shares in enumerate(found["waves"], 1)], PLANNED, as_json)
+    show(found["left_out"], LEFT_OUT, as_json, empty="nobody is left out")
+    console.print(Text(found["evidence"]))
+
+
+@rollouts.command("create")
+def create(
+    model: ModelOption,
+    version: VersionOption,
+    group: GroupOption,
+    app: str = "main",
+    waves: WavesOption = "",
+    strategy: StrategyOption = None,
+    start: Annotated[bool, typer.Option("--start", help="Start it at once.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a rollout; it is a draft until it is started."""
+    with client() as api:
+        found = api.post("/rollouts", order(model, version, group, app, waves, strategy))
+        if start:
+            found = api.post(f"/rollouts/{found['id']}/start")
+    show(found, ROLLOUT, as_json)
+
+
+@rollouts.command("list")
+def list_rollouts(state: str | None = None, group: str | None = None, as_json: AsJson = False) -> None:
+    """Show rollouts, newest first."""
+    show(client().items("/rollouts", state=state, group=group), ROLLOUT, as_json, empty="no rollouts yet")
+
+
+@rollouts.command("show")
+def show_rollout(rollout: int, as_json: AsJson = False) -> None:
+    """Show a rollout with its waves and deliveries."""
+    with client() as api:
+        found = api.get(f"/rollouts/{rollout}")
+        deliveries = api.items(f"/rollouts/{rollout}/deliveries")
+    if as_json:
+        print_json({**found, "deliveries": deliveries})
+        return
+    show(found, ROLLOUT, as_json)
+    show(found["waves"], WAVE, as_json, empty="no waves yet")
+    show(deliveries, DELIVERY, as_json, empty="no deliveries yet")
+
+
+@rollouts.command("abort")
+def abort(
+    rollout: int,
+    revert: Annotated[bool, typer.Option("--revert", help="Devices that have it go back.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Stop for good; devices that have the version keep it, unless --revert is given."""
+    body = {"mode": "revert" if revert else "keep"}
+    show(client().post(f"/rollouts/{rollout}/abort", body), ROLLOUT, as_json)
+
+
+@rollouts.command("watch")
+def watch(rollout: int, as_json: AsJson = False) -> None:
+    """Watch a rollout to its end; exit code 1 unless it succeeds."""
+    with client() as api:
+        found = _watched(api, rollout, silent=as_json)
+    show(found, ROLLOUT, as_json)
+    if found["state"] != GOOD_END:
+        raise typer.Exit(1)
+
+
+def _steer(verb: str, words: str) -> Callable[..., None]:
+    def steer(rollout: int, as_json: AsJson = False) -> None:
+        show(client().post(f"/rollouts/{rollout}/{verb}"), ROLLOUT, as_json)
+
+    steer.__doc__ = words
+    return steer
+
+
+for _verb, _words in {
+    "start": "Start a draft, or ask for approval where its strategy wants one.",
+    "approve": "Approve a rollout that waits for it.",
+    "pause": "Ask no further devices for now.",
+    "resume": "Go on after a pause.",
+    "advance": "Open the next wave now.",
+    "roll-back": "Bring every device that was asked back to what it ran before.",
+}.items():
+    rollouts.command(_verb)(_steer(_verb, _words))
+
+
+def _watched(api: Client, rollout: int, *, silent: bool) -> dict[str, Any]:
+    said = ""
+    while True:
+        found: dict[str, Any] = api.get(f"/rollouts/{rollout}")
+        line = status_line(found)
+        if line != said and not silent:
+            console.print(Text(line))
+        said = line
+        if found["state"] in ENDS:
+            return found
+        time.sleep(POLL_SECONDS)
+
+
+def status_line(rollout: Row) -> str:
+    """Where a rollout stands, in one line."""
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(rollout["counts"].items()))
+    wave = next((wave for wave in rollout["waves"] if wave["state"] not in ("passed", "pending")), None)
+    where = f"wave {wave['number']} {wave['state']}" if wave else ""
+    parts = (str(rollout["state"]), where, counts, str(rollout["reason"] or ""))
+    return ": ".join(part for part in parts if part)
+
+
+def _planned(number: int, shares: list[Row]) -> Row:
+    sent = sum(share["transport_bytes"] for share in shares)
+    return {"wave": number, "devices": [share["device"] for share in shares], "bytes": bytes_text(sent)}
+
+
+def _strategy(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{file} cannot be read as JSON: {error}", param_hint="--strategy") from None
+    if not isinstance(found, dict):
+        raise typer.BadParameter(f"{file} is not a JSON object", param_hint="--strategy")
+    return found
+
+
+def _size(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
