@@ -8,8 +8,9 @@ import typer
 
 from fleet.cli import server
 from fleet.cli.client import ApiError
+from fleet.cli.demo.command import demo
 from fleet.cli.supervisor import StartError
-from fleet.cli.up import up
+from fleet.cli.up import demo, up
 from fleet.cli.verbs import devices, jobs, models, rollouts, telemetry
 
 app = typer.Typer(
@@ -33,6 +34,8 @@ for _name, _group in {
     app.add_typer(_group, name=_name)
 _VERBS: dict[str, Callable[..., None]] = {
     "up": up,
+    "demo": demo,
+    "demo": demo,
     "login": telemetry.login,
     "me": telemetry.me,
     "health": telemetry.health,

@@ -33,6 +33,7 @@ NEEDED = {
     "onnx": "compress",
     "onnxruntime": "compress",
 }
+DEMO_NEEDS = {**NEEDED, "torch": "compress", "onnxscript": "compress", "sklearn": "demo"}
 
 
 @dataclass(frozen=True)
@@ -251,14 +252,14 @@ def _occupied(var: Path, pid: str) -> str:
     return f"a Tinyfleet stack runs on {var} already{who}; stop it first, or choose another folder with --var"
 
 
-def check_installed() -> None:
-    """Raise StartError, naming the extras, when something the children need is not installed."""
-    missing = [module for module in NEEDED if importlib.util.find_spec(module) is None]
+def check_installed(needed: Mapping[str, str] = NEEDED) -> None:
+    """Raise StartError, naming the extras, when a module that children need is not installed."""
+    missing = [module for module in needed if importlib.util.find_spec(module) is None]
     if missing:
-        extras = ",".join(dict.fromkeys(NEEDED[module] for module in missing))
-        raise StartError(
-            f"{', '.join(missing)} not installed; install with: pip install 'tinyfleet[{extras}]'"
-        )
+        extras = ",".join(dict.fromkeys(needed[module] for module in missing))
+        verb = "is" if len(missing) == 1 else "are"
+        names = ", ".join(missing)
+        raise StartError(f"{names} {verb} not installed; install with: pip install 'tinyfleet[{extras}]'")
 
 
 def running_stack(var: Path) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from fleet.cli.output import console
-from fleet.cli.stack import ANYWHERE, Ports, Reach, Stack
+from fleet.cli.stack import ANYWHERE, DEMO_NEEDS, Ports, Reach, Stack, check_installed
 from fleet.cli.supervisor import StartError
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -45,7 +45,37 @@ def up(
     serve(stack)
 
 
-def serve(stack: Stack, *, ready: str = "Ctrl-C stops everything.") -> None:
+def demo(
+    var: VarOption = Path("var"),
+    port: Annotated[
+        int | None, typer.Option(help="Port of the pages; 8000, with --once any free one.")
+    ] = None,
+    mqtt_port: Annotated[
+        int | None, typer.Option(help="Port of the broker; 1883, with --once any free one.")
+    ] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Write demo.json, stop everything, and exit 0 if all was right.")
+    ] = False,
+) -> None:
+    """Start the stack and play the whole story on it: train, compress, roll out, watch, take back."""
+    check_installed(DEMO_NEEDS)
+    from fleet.cli.demo.command import demo as play
+
+    chosen = Ports(
+        *(
+            given if given is not None else 0 if once else usual
+            for given, usual in ((port, 8000), (mqtt_port, 1883))
+        )
+    )
+    for number in STOPS:
+        signal.signal(number, _interrupt)
+    say(f"starting in {var.absolute()}")
+    with Stack(var, chosen, say=say) as stack:
+        code = play(stack, console, once)
+    raise typer.Exit(code)
+
+
+def serve(stack: Stack) -> None:
     """Start a stack, say where it is, and return when a signal has stopped it."""
     stopping = threading.Event()
     _stop_on_signals(stack, stopping)
@@ -56,7 +86,7 @@ def serve(stack: Stack, *, ready: str = "Ctrl-C stops everything.") -> None:
         say("stopped before it was ready")
         return
     greet(stack)
-    say(ready)
+    say("Ctrl-C stops everything.")
     while not stopping.wait(1.0):
         pass
     say("stopping")
@@ -77,6 +107,10 @@ def greet(stack: Stack) -> None:
 def say(line: str) -> None:
     """One line on the console, never read as markup."""
     console.print(Text(line), soft_wrap=True)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _stop_on_signals(stack: Stack, stopping: threading.Event) -> None:
