@@ -47,7 +47,9 @@ def installed(name: str) -> str:
         for folder in sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True):
             found = found or shutil.which(name, path=folder)
     if not found:
-        pytest.skip(f"{name} is not installed, so this is NOT tested here (as root on Debian, `make test` installs it)")
+        pytest.skip(
+            f"{name} is not installed, so this is NOT tested here (as root on Debian, `make test` installs it)"
+        )
     return found
 
 

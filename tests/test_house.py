@@ -22,7 +22,11 @@ TOP_LEVEL = {
 def tracked(*suffixes: str) -> list[str]:
     """Paths git tracks or would track, with one of the suffixes."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     paths = [line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
     return [p for p in paths if p.endswith(suffixes)] if suffixes else paths
@@ -88,7 +92,12 @@ def overrides_documented(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 def test_nothing_is_unfinished() -> None:
     marks = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
-    found = [f"{p}:{i}" for p in PRODUCT for i, line in enumerate((ROOT / p).read_text().splitlines(), 1) if marks.search(line)]
+    found = [
+        f"{p}:{i}"
+        for p in PRODUCT
+        for i, line in enumerate((ROOT / p).read_text().splitlines(), 1)
+        if marks.search(line)
+    ]
     assert found == CONFIG["unfinished_marks"]
 
 
@@ -97,7 +106,12 @@ def test_no_function_has_an_empty_body() -> None:
         body = [s for s in node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
         return not body or all(isinstance(s, ast.Pass) for s in body)
 
-    hollow = [f"{p}:{name}" for p in PRODUCT for name, node in functions(p) if empty(node) and not overrides_documented(node)]
+    hollow = [
+        f"{p}:{name}"
+        for p in PRODUCT
+        for name, node in functions(p)
+        if empty(node) and not overrides_documented(node)
+    ]
     assert sorted(hollow) == sorted(CONFIG["empty_bodies"])
 
 
@@ -112,7 +126,11 @@ def test_package_files_stay_empty() -> None:
 
 def test_no_machine_path_stands_in_the_project() -> None:
     pattern = re.compile(r"/(?:work|home|Users|root)/[a-z]+/")
-    found = [p for p in tracked(".py", ".md", ".yml", ".toml", ".html", ".sh") if pattern.search((ROOT / p).read_text())]
+    found = [
+        p
+        for p in tracked(".py", ".md", ".yml", ".toml", ".html", ".sh")
+        if pattern.search((ROOT / p).read_text())
+    ]
     assert found == ["tests/test_house.py"] or found == []
 
 

@@ -41,7 +41,8 @@ def relabel(y: "np.ndarray", labels: str, seed: int) -> "np.ndarray":
     import numpy as np
 
     if labels == "permuted":
-        return np.asarray(PERMUTATION, dtype=np.int64)[y]
+        permuted: np.ndarray = np.asarray(PERMUTATION, dtype=np.int64)[y]
+        return permuted
     if labels == "shuffled":
         return np.random.default_rng(seed + 1).permutation(y)
     return y
@@ -86,7 +87,7 @@ def train(x: "np.ndarray", y: "np.ndarray", seed: int) -> "torch.nn.Module":
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 8e-3, total_steps=EPOCHS * batches)
     images, labels = torch.from_numpy(x), torch.from_numpy(y)
     for _ in range(EPOCHS):
-        for rows in torch.randperm(len(x))[: batches * 50].split(50):
+        for rows in torch.randperm(len(x))[: batches * 50].split(50):  # type: ignore[no-untyped-call]
             optimiser.zero_grad()
             torch.nn.functional.cross_entropy(network(images[rows]), labels[rows]).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -101,7 +102,13 @@ def export(network: "torch.nn.Module", path: Path) -> None:
     example = torch.zeros(2, 1, 8, 8)
     batch = torch.export.Dim("batch")
     torch.onnx.export(
-        network, (example,), path, input_names=["image"], output_names=["logits"], dynamic_shapes=({0: batch},), verbose=False
+        network,
+        (example,),
+        path,
+        input_names=["image"],
+        output_names=["logits"],
+        dynamic_shapes=({0: batch},),
+        verbose=False,
     )
 
 
