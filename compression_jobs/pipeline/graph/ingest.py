@@ -83,7 +83,7 @@ def canonicalise(path: Path | str, sample: Array | None = None) -> Graph:
         reference = Reference.of(graph, rows)
         graph = _make_static(graph, rows, reference)
         for rewrite in REWRITES:
-            graph = _checked(graph, rewrite, reference)
+            graph = checked(graph, rewrite, reference)
         _set_output_shapes(graph, reference)
         _refuse_unknown_shapes(graph)
     return graph
@@ -135,7 +135,7 @@ def _random_rows(name: str, dtype: str, wanted: Shape) -> Array:
 def _make_static(graph: Graph, rows: Array, reference: Reference) -> Graph:
     """Fix the input to one row and forget the shapes stated for the outputs; they are inferred again."""
     fixed = graph.copy()
-    _set_dims(fixed.model.graph.input[0], (1, *rows.shape[1:]))
+    set_dims(fixed.model.graph.input[0], (1, *rows.shape[1:]))
     for value in fixed.model.graph.output:
         value.type.tensor_type.ClearField("shape")
     fixed.changed()
@@ -149,14 +149,17 @@ def _make_static(graph: Graph, rows: Array, reference: Reference) -> Graph:
     return fixed
 
 
-def _set_dims(value: Any, dims: Shape) -> None:
+def set_dims(value: Any, dims: Shape) -> None:
+    """Give an input or output these dimensions; -1 stays free."""
     shape = value.type.tensor_type.shape
     shape.ClearField("dim")
     for size in dims:
-        shape.dim.add().dim_value = size
+        dim = shape.dim.add()
+        if size != FREE:
+            dim.dim_value = size
 
 
-def _checked(graph: Graph, rewrite: Rewrite, reference: Reference) -> Graph:
+def checked(graph: Graph, rewrite: Rewrite, reference: Reference) -> Graph:
     """The graph after the rewrite, or as it was, with a note, when outputs changed."""
     before = graph.copy()
     if not rewrite(graph):
@@ -170,7 +173,7 @@ def _checked(graph: Graph, rewrite: Rewrite, reference: Reference) -> Graph:
 
 def _set_output_shapes(graph: Graph, reference: Reference) -> None:
     for value, shape in zip(graph.model.graph.output, reference.output_shapes(), strict=True):
-        _set_dims(value, shape)
+        set_dims(value, shape)
     graph.changed()
 
 
