@@ -86,6 +86,11 @@ def _refuse_unready(version: ModelVersion, dataset: Dataset) -> None:
             f"{version} is a .{version.format}, and compression starts from ONNX",
             remedy="Upload the ONNX export of the same model.",
         )
+    if version.facts.get("quantised"):
+        raise Refused(
+            f"{version} is quantised already, and compression starts from a float model",
+            remedy="Upload the float export of the same model.",
+        )
 
 
 def _targets(slugs: Sequence[str]) -> list[Target]:

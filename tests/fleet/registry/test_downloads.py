@@ -54,7 +54,9 @@ def test_ranges_that_cannot_be_given_are_refused_with_the_size(header: str) -> N
     assert response["Content-Range"] == "bytes */5120"
 
 
-@pytest.mark.parametrize("headers", [{}, {"Range": "lines=1-2"}, {"Range": "bytes=0-1", "If-Range": '"other"'}])
+@pytest.mark.parametrize(
+    "headers", [{}, {"Range": "lines=1-2"}, {"Range": "bytes=0-1", "If-Range": '"other"'}]
+)
 def test_the_whole_blob_when_no_range_applies(headers: dict[str, str]) -> None:
     response = Client().get(_url(), headers=headers)
     assert response.status_code == 200
@@ -74,7 +76,14 @@ def test_a_token_opens_one_blob_for_one_device_for_a_while() -> None:
     token = downloads.make_token(one, "pi-1", now + timedelta(minutes=1))
     assert downloads.device_of(token, one, now) == "pi-1"
     device, expiry, seal = token.split(".")
-    forged = [f"pi-2.{expiry}.{seal}", f"{device}.{int(expiry) + 9}.{seal}", f"{device}.{expiry}.", "", "..", "é.1.é"]
+    forged = [
+        f"pi-2.{expiry}.{seal}",
+        f"{device}.{int(expiry) + 9}.{seal}",
+        f"{device}.{expiry}.",
+        "",
+        "..",
+        "é.1.é",
+    ]
     for sha256, text, at in [
         (other, token, now),
         (one, token, now + timedelta(minutes=2)),

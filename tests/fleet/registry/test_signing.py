@@ -13,7 +13,7 @@ from fleet.registry import signing
 
 
 @pytest.fixture(autouse=True)
-def _keys(settings: Any, tmp_path: Path) -> Path:
+def keys(settings: Any, tmp_path: Path) -> Path:
     settings.KEYS_DIR = tmp_path / "keys"
     return tmp_path / "keys"
 
@@ -28,11 +28,11 @@ def test_devices_and_libraries_verify_what_the_server_signs() -> None:
     assert not signing.verify(b"another", signature, key_id)
 
 
-def test_key_files_are_for_their_owner_only(_keys: Path) -> None:
+def test_key_files_are_for_their_owner_only(keys: Path) -> None:
     signing.sign(b"")
     signing.broker_key()
-    assert _keys.stat().st_mode & 0o777 == 0o700
-    assert {path.name: path.stat().st_mode & 0o777 for path in _keys.iterdir()} == {
+    assert keys.stat().st_mode & 0o777 == 0o700
+    assert {path.name: path.stat().st_mode & 0o777 for path in keys.iterdir()} == {
         "signing-0001.pem": 0o600,
         "broker.key": 0o600,
     }
@@ -64,10 +64,10 @@ def test_after_a_rotation_the_new_key_signs_and_the_old_one_still_can() -> None:
     assert signing.verify(b"for a device that was away", signature, old)
 
 
-def test_a_lost_or_damaged_key_is_one_clear_line(_keys: Path) -> None:
+def test_a_lost_or_damaged_key_is_one_clear_line(keys: Path) -> None:
     signing.sign(b"")
     with pytest.raises(NotFound, match="no signing key 0000"):
         signing.sign(b"", key_id=bytes(8))
-    (_keys / "signing-0001.pem").write_text("rubbish")
+    (keys / "signing-0001.pem").write_text("rubbish")
     with pytest.raises(Unavailable, match="damaged"):
         signing.sign(b"")
