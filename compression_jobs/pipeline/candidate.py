@@ -53,7 +53,7 @@ class Candidate:
 
     def for_target(self, target: str) -> "Candidate":
         """A copy to be judged for another target; the measurements are shared."""
-        return replace(self, target=target, missed=[], notes=list(self.notes))
+        return replace(self, target=target, missed=[], notes=list(self.notes), lineage=dict(self.lineage))
 
     def as_dict(self) -> dict[str, Any]:
         """All fields as JSON."""

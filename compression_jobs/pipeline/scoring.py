@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compression_jobs.pipeline.errors import Refused
-from compression_jobs.pipeline.intervals import Interval, paired_drop, resampled, wilson
+from compression_jobs.pipeline.intervals import paired_drop, resampled, wilson
 
 Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
@@ -60,7 +60,7 @@ class Judge:
         before_score, after_score = self._score(reference), self._score(outputs)
 
         def difference(rows: Rows) -> float:
-            return before_score(rows) - after_score(rows)
+            return float(before_score(rows) - after_score(rows))
 
         low, high = resampled(difference, self.n)
         return Figure(difference(np.arange(self.n)), low, high)

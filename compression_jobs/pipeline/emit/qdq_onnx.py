@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compression_jobs.pipeline.errors import refuse_all
 from compression_jobs.pipeline.graph import quantgraph as q
+from compression_jobs.pipeline.graph.quant_arithmetic import QMAX, QMIN
 
 OPSET = 17
 IR_VERSION = 8
@@ -95,7 +96,7 @@ class _Writer:
 
     def activated(self, real: str, op: q.Op, activation: q.Activation) -> str:
         """The activation, where rounding to the output's range does not do it already."""
-        if self.graph.bounds(op, activation) == (q.QMIN, q.QMAX):
+        if self.graph.bounds(op, activation) == (QMIN, QMAX):
             return real
         label = f"{op.output}:{activation}"
         if activation == "relu":
@@ -134,7 +135,9 @@ class _Writer:
         constants = [numpy_helper.from_array(array, name) for name, array in self.constants.values()]
         _shorten(self.nodes, constants, {*self.graph.inputs, *self.graph.outputs})
         body = helper.make_graph(self.nodes, "quantized", inputs, outputs, constants)
-        model = helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], producer_name=producer)
+        model = helper.make_model(
+            body, opset_imports=[helper.make_opsetid("", OPSET)], producer_name=producer
+        )
         model.ir_version = IR_VERSION
         onnx.checker.check_model(model, full_check=True)
         return bytes(model.SerializeToString(deterministic=True))
@@ -254,7 +257,11 @@ def _reshape(writer: _Writer, op: q.Reshape) -> None:
         writer.same(target.name, "channels_second", writer.take(source.name, "own"))
         return
     order: Order = "own"
-    if _is_picture(source) and moves_nothing(source.shape) and (source.name, "channels_second") in writer.real:
+    if (
+        _is_picture(source)
+        and moves_nothing(source.shape)
+        and (source.name, "channels_second") in writer.real
+    ):
         order = "channels_second"
         if channels_second(source.shape) == target.shape:
             writer.same(target.name, "own", writer.take(source.name, order))

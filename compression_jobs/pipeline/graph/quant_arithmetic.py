@@ -49,4 +49,4 @@ def divide_by_power_of_two(values: npt.ArrayLike, exponent: npt.ArrayLike) -> In
     mask = (np.int64(1) << exponent) - 1
     remainder = values & mask
     threshold = (mask >> 1) + (values < 0)
-    return (values >> exponent) + (remainder > threshold)
+    return np.asarray((values >> exponent) + (remainder > threshold))

@@ -6,7 +6,7 @@ from onnx import NodeProto
 
 from compression_jobs.pipeline.errors import Refused, refuse_all
 from compression_jobs.pipeline.graph.graph import Graph
-from compression_jobs.pipeline.graph.quant_builder import Builder, Poisoned, Unsupported
+from compression_jobs.pipeline.graph.quant_builder import Builder, PoisonedError, UnsupportedError
 from compression_jobs.pipeline.graph.quant_operators import HANDLERS
 from compression_jobs.pipeline.graph.quant_ranges import Range
 from compression_jobs.pipeline.graph.quant_weights import Granularity
@@ -27,9 +27,9 @@ def build(graph: Graph, ranges: Mapping[str, Range], granularity: Granularity) -
             continue
         try:
             HANDLERS[node.op_type](builder, node)
-        except Unsupported as reason:
+        except UnsupportedError as reason:
             problems.append(f"{node.name or node.output[0]}: {reason}")
-        except Poisoned:
+        except PoisonedError:
             continue
     refuse_all(problems, _remedy())
     builder.result.outputs.append(builder.tensor(graph.outputs[0].name, "onnx").name)

@@ -20,11 +20,11 @@ Order = Literal["onnx", "channels_last"]
 Scale = tuple[float, int]
 
 
-class Unsupported(Exception):
+class UnsupportedError(Exception):
     """The node cannot be quantised; the text says why."""
 
 
-class Poisoned(Exception):
+class PoisonedError(Exception):
     """An input comes from a node that was refused already."""
 
 
@@ -49,13 +49,13 @@ class Builder:
         """Static shape of an ONNX tensor."""
         shape = self.shapes.get(name)
         if shape is None:
-            raise Unsupported(f"the shape of {name} is not known")
+            raise UnsupportedError(f"the shape of {name} is not known")
         return shape
 
     def affine_of(self, name: str) -> Scale:
         """Scale and zero point from the calibrated range of an ONNX tensor."""
         if name not in self.ranges:
-            raise Unsupported(f"{name} was not seen during calibration")
+            raise UnsupportedError(f"{name} was not seen during calibration")
         return affine(self.ranges[name])
 
     def tensor(self, name: str, order: Order) -> q.Tensor:
@@ -110,7 +110,7 @@ class Builder:
                 return
         other: Order = "onnx" if order == "channels_last" else "channels_last"
         if (name, other) not in self.held:
-            raise Poisoned(name)
+            raise PoisonedError(name)
         source = self.result.tensors[self.held[name, other]]
         target = self.define(name, order, (source.scale, source.zero_point))
         label = f"{target.name}:order"

@@ -10,7 +10,7 @@ from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.graph import Array, attributes
 from compression_jobs.pipeline.graph.quant_builder import (
     Builder,
-    Unsupported,
+    UnsupportedError,
     activation_of,
     padding_of,
     pair,
@@ -20,7 +20,7 @@ from compression_jobs.pipeline.graph.quant_builder import (
 def _conv(builder: Builder, node: NodeProto) -> None:
     weight = _constant(builder, node, 1)
     if weight.ndim != 4:
-        raise Unsupported(f"{weight.ndim - 2}-D convolutions have no int8 form here; only 2-D ones have")
+        raise UnsupportedError(f"{weight.ndim - 2}-D convolutions have no int8 form here; only 2-D ones have")
     source = builder.tensor(node.input[0], "channels_last")
     options = attributes(node)
     groups, channels = options.get("group", 1), source.shape[3]
@@ -42,13 +42,15 @@ def _convolution_kind(
         return q.Conv, weight.transpose(0, 2, 3, 1)
     if groups == channels and weight.shape[1] == 1:
         return q.DepthwiseConv, weight.transpose(1, 2, 3, 0)
-    raise Unsupported(f"groups = {groups} for {channels} channels has no int8 form; only 1 or {channels} have")
+    raise UnsupportedError(
+        f"groups = {groups} for {channels} channels has no int8 form; only 1 or {channels} have"
+    )
 
 
 def _gemm(builder: Builder, node: NodeProto) -> None:
     options = attributes(node)
     if options.get("alpha", 1.0) != 1.0 or options.get("beta", 1.0) != 1.0 or options.get("transA", 0):
-        raise Unsupported("alpha, beta and transA of Gemm must be 1, 1 and 0")
+        raise UnsupportedError("alpha, beta and transA of Gemm must be 1, 1 and 0")
     weight = _constant(builder, node, 1)
     bias = None if len(node.input) < 3 or not node.input[2] else _constant(builder, node, 2)
     _dense(builder, node, weight if options.get("transB", 0) else weight.T, bias, node.output[0])
@@ -57,7 +59,7 @@ def _gemm(builder: Builder, node: NodeProto) -> None:
 def _matmul(builder: Builder, node: NodeProto) -> None:
     weight = _constant(builder, node, 1)
     if weight.ndim != 2:
-        raise Unsupported("only a product with one constant matrix has an int8 form")
+        raise UnsupportedError("only a product with one constant matrix has an int8 form")
     output, bias = node.output[0], None
     follower = _only_consumer(builder, output)
     if follower is not None and follower.op_type == "Add":
@@ -71,7 +73,7 @@ def _matmul(builder: Builder, node: NodeProto) -> None:
 
 def _dense(builder: Builder, node: NodeProto, weight: Array, bias: Array | None, output: str) -> None:
     if len(builder.shape(node.input[0])) != 2:
-        raise Unsupported("a dense layer on more than rows of numbers has no int8 form here")
+        raise UnsupportedError("a dense layer on more than rows of numbers has no int8 form here")
     source, weight = _flat_source(builder, node.input[0], weight)
     if bias is not None:
         bias = np.broadcast_to(bias.ravel(), (weight.shape[0],))
@@ -100,7 +102,7 @@ def _flat_source(builder: Builder, name: str, weight: Array) -> tuple[q.Tensor, 
 def _add(builder: Builder, node: NodeProto) -> None:
     shapes = [builder.shape(name) for name in node.input]
     if any(name in builder.graph.initializers for name in node.input) or shapes[0] != shapes[1]:
-        raise Unsupported("only the sum of two computed tensors of one shape has an int8 form here")
+        raise UnsupportedError("only the sum of two computed tensors of one shape has an int8 form here")
     order = builder.order_for(node.input[0])
     sources = tuple(builder.tensor(name, order).name for name in node.input)
     activation, output = builder.fused_activation(node.output[0])
@@ -111,7 +113,7 @@ def _add(builder: Builder, node: NodeProto) -> None:
 def _activation(builder: Builder, node: NodeProto) -> None:
     activation = activation_of(builder.graph, node)
     if activation is None:
-        raise Unsupported("only Clip from 0 or from 0 to 6 has an int8 form")
+        raise UnsupportedError("only Clip from 0 or from 0 to 6 has an int8 form")
     order = builder.order_for(node.input[0])
     source = builder.tensor(node.input[0], order)
     target = builder.define(node.output[0], order, (source.scale, source.zero_point))
@@ -122,7 +124,7 @@ def _pool(builder: Builder, node: NodeProto) -> None:
     options = attributes(node)
     source = _picture(builder, node)
     if pair(options.get("dilations"), 1) != (1, 1) or len(node.output) > 1:
-        raise Unsupported("dilated pooling and pooling with indices have no int8 form")
+        raise UnsupportedError("dilated pooling and pooling with indices have no int8 form")
     kernel, stride = pair(options["kernel_shape"], 1), pair(options.get("strides"), 1)
     padding = padding_of(node, (source.shape[1], source.shape[2]), kernel, stride, (1, 1))
     mode: Literal["average", "max"] = "max" if node.op_type == "MaxPool" else "average"
@@ -134,7 +136,7 @@ def _pool(builder: Builder, node: NodeProto) -> None:
         for axis in range(2)
     )
     if expected != target.shape[1:3]:
-        raise Unsupported("pooling windows that reach over the edge (ceil_mode) have no int8 form")
+        raise UnsupportedError("pooling windows that reach over the edge (ceil_mode) have no int8 form")
     builder.add(q.Pool(_name(node), (source.name,), target.name, mode, kernel, stride, padding))
 
 
@@ -166,10 +168,10 @@ def _pad(builder: Builder, node: NodeProto) -> None:
     amounts, fill = builder.graph.constant(node, 1), builder.graph.constant(node, 2)
     mode = attributes(node).get("mode", "constant")
     if amounts is None or mode != "constant" or (fill is not None and float(fill.ravel()[0]) != 0.0):
-        raise Unsupported("only padding with a constant number of zeros has an int8 form")
+        raise UnsupportedError("only padding with a constant number of zeros has an int8 form")
     values = [int(value) for value in amounts]
     if len(node.input) > 3 or len(values) != 8 or any(values[i] for i in (0, 1, 4, 5)) or min(values) < 0:
-        raise Unsupported("only padding of height and width has an int8 form")
+        raise UnsupportedError("only padding of height and width has an int8 form")
     target = builder.define(node.output[0], "channels_last", (source.scale, source.zero_point))
     padding = (values[2], values[3], values[6], values[7])
     builder.add(q.Pad(_name(node), (source.name,), target.name, padding))
@@ -178,7 +180,7 @@ def _pad(builder: Builder, node: NodeProto) -> None:
 def _reshape(builder: Builder, node: NodeProto) -> None:
     """Nothing is written yet: what reads the result decides in which order it wants it."""
     if node.input[0] in builder.graph.initializers:
-        raise Unsupported("reshaping a constant; fold it first")
+        raise UnsupportedError("reshaping a constant; fold it first")
     builder.shape(node.output[0])
     builder.flattened[node.output[0]] = _origin(builder, node.input[0])
 
@@ -193,7 +195,7 @@ def _softmax(builder: Builder, node: NodeProto) -> None:
     axis = attributes(node).get("axis", -1) % rank
     order = builder.order_for(node.input[0])
     if axis != (1 if order == "channels_last" else rank - 1):
-        raise Unsupported("softmax has an int8 form over the channels only")
+        raise UnsupportedError("softmax has an int8 form over the channels only")
     source = builder.tensor(node.input[0], order)
     target = builder.define(node.output[0], order, (q.SOFTMAX_SCALE, q.SOFTMAX_ZERO_POINT))
     builder.add(q.Softmax(_name(node), (source.name,), target.name))
@@ -208,14 +210,14 @@ def _name(node: NodeProto) -> str:
 
 def _picture(builder: Builder, node: NodeProto) -> q.Tensor:
     if len(builder.shape(node.input[0])) != 4:
-        raise Unsupported("only 2-D pooling and padding have an int8 form here")
+        raise UnsupportedError("only 2-D pooling and padding have an int8 form here")
     return builder.tensor(node.input[0], "channels_last")
 
 
 def _constant(builder: Builder, node: NodeProto, position: int) -> Any:
     value = builder.graph.constant(node, position)
     if value is None:
-        raise Unsupported(f"its input {position} is computed; only constant weights have an int8 form")
+        raise UnsupportedError(f"its input {position} is computed; only constant weights have an int8 form")
     return value
 
 

@@ -107,7 +107,8 @@ def _scale_down(values: Int64Array, real: float) -> Int64Array:
 def _pool(graph: q.QuantGraph, op: q.Pool, inputs: list[Int8Array]) -> Int64Array:
     stored = inputs[0].astype(np.int64)
     if op.mode == "max":
-        return _sliding(_padded(stored, op.padding, QMIN), op.kernel, op.stride, (1, 1)).max(axis=(3, 4))
+        lowest = _padded(stored, op.padding, QMIN)
+        return np.asarray(_sliding(lowest, op.kernel, op.stride, (1, 1)).max(axis=(3, 4)))
     sums = _sliding(_padded(stored, op.padding, 0), op.kernel, op.stride, (1, 1)).sum(axis=(3, 4))
     ones = _padded(np.ones_like(stored), op.padding, 0)
     counts = _sliding(ones, op.kernel, op.stride, (1, 1)).sum(axis=(3, 4))

@@ -67,7 +67,7 @@ def _rounding_half_sum(a: Int64Array, b: int) -> Int64Array:
 
 
 def _saturating_shift_up(values: Int64Array, bits: int) -> Int64Array:
-    return np.clip(values << bits, INT32_MIN, INT32_MAX)
+    return np.asarray(np.clip(values << bits, INT32_MIN, INT32_MAX))
 
 
 # exp(-2^exponent) with no integer bits, for the bits of the argument above its quarter.

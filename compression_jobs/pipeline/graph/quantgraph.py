@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from compression_jobs.pipeline.graph.quant_arithmetic import QMAX, QMIN, EXACT_BOUND, quantize_multipliers
+from compression_jobs.pipeline.graph.quant_arithmetic import EXACT_BOUND, QMAX, QMIN, quantize_multipliers
 
 Activation = Literal["none", "relu", "relu6"]
 Int8Array = npt.NDArray[np.int8]

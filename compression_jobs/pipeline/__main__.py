@@ -1,0 +1,159 @@
+"""The pipeline without a server: `python -m compression_jobs.pipeline inspect|run|search`.
+
+Results go to standard output and to `--out`, progress to standard error. Exit codes: 0 the goal is met,
+2 the input was refused, 3 best effort but the goal is not met.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from compression_jobs.pipeline.candidate import Progress, Result
+from compression_jobs.pipeline.dataset import check_pair, describe_dataset
+from compression_jobs.pipeline.errors import PipelineError, Refused
+from compression_jobs.pipeline.goal import Goal, Objective
+from compression_jobs.pipeline.graph.external import files_beside
+from compression_jobs.pipeline.graph.facts import describe_model
+from compression_jobs.pipeline.graph.ingest import inline_external
+from compression_jobs.pipeline.recipe import load_recipe
+from compression_jobs.pipeline.run import run
+from compression_jobs.pipeline.sandbox import run_limited
+from compression_jobs.pipeline.search import search
+from compression_jobs.pipeline.targets import TARGETS
+
+MET, REFUSED, NOT_MET, INTERRUPTED = 0, 2, 3, 130
+BAR_WIDTH = 24
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        return int(given.command(given))
+    except PipelineError as error:
+        print(f"refused: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m compression_jobs.pipeline", description=__doc__.splitlines()[0]
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    inspect = commands.add_parser("inspect", help="say what a model is, and whether data and target suit it")
+    inspect.add_argument("model", type=Path)
+    inspect.add_argument("--data", type=Path)
+    inspect.add_argument("--target", choices=sorted(TARGETS))
+    inspect.set_defaults(command=_inspect)
+    one = commands.add_parser("run", help="run one recipe for one target")
+    _add_inputs(one)
+    one.add_argument("--recipe", type=Path, required=True, help="YAML or JSON: a list of steps")
+    one.add_argument("--target", required=True)
+    one.set_defaults(command=_run)
+    many = commands.add_parser("search", help="find the best candidate for each target")
+    _add_inputs(many)
+    many.add_argument("--target", action="append", required=True, help="may be given several times")
+    many.add_argument("--max-drop", type=float, help="share of accuracy that may be lost, such as 0.01")
+    many.add_argument("--min-accuracy", type=float, help="share that must be right, such as 0.9")
+    many.add_argument("--objective", choices=get_args(Objective), default="bytes")
+    many.set_defaults(command=_search)
+    return parser
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+
+def _inspect(given: argparse.Namespace) -> int:
+    facts = run_limited(describe_model, _existing(given.model), files_beside(given.model))
+    shown: dict[str, Any] = {"model": facts}
+    if given.data:
+        shown["dataset"] = run_limited(describe_dataset, _existing(given.data))
+        check_pair(facts, shown["dataset"])
+    if given.target:
+        shown["target"] = TARGETS[given.target].model_dump(mode="json")
+    print(json.dumps(shown, indent=2))
+    return MET
+
+
+def _run(given: argparse.Namespace) -> int:
+    recipe = load_recipe(given.recipe)
+    model, data = _inputs(given)
+    result = run(recipe, model, data, given.target, out=given.out, seed=given.seed, progress=_Printer())
+    return _report([result])
+
+
+def _search(given: argparse.Namespace) -> int:
+    try:
+        goals = [
+            Goal(
+                target=target,
+                min_accuracy=given.min_accuracy,
+                max_drop=given.max_drop,
+                objective=given.objective,
+            )
+            for target in given.target
+        ]
+    except ValidationError as error:
+        raise Refused(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+    model, data = _inputs(given)
+    results = search(goals, model, data, out=given.out, seed=given.seed, progress=_Printer())
+    return _report(list(results.values()))
+
+
+def _report(results: list[Result]) -> int:
+    for result in results:
+        print(result.sentence)
+    return MET if all(result.met for result in results) else NOT_MET
+
+
+# --- input and output ----------------------------------------------------------------------------
+
+
+def _inputs(given: argparse.Namespace) -> tuple[Path, Path]:
+    """Model and dataset; a model with its weights in a file beside it is made one file first."""
+    model, data = _existing(given.model), _existing(given.data)
+    given.out.mkdir(parents=True, exist_ok=True)
+    beside = files_beside(model)
+    if beside:
+        whole = given.out / "original.onnx"
+        run_limited(inline_external, model, beside, whole)
+        model = whole
+    return model, data
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise Refused(f"{path}: no such file")
+    return path
+
+
+class _Printer:
+    """Progress on standard error: one bar on a terminal, else a line a step."""
+
+    def __call__(self, progress: Progress) -> None:
+        if not sys.stderr.isatty():
+            print(f"{progress.done}/{progress.total} {progress.message}", file=sys.stderr)
+            return
+        filled = BAR_WIDTH * progress.done // max(progress.total, 1)
+        bar = "#" * filled + "." * (BAR_WIDTH - filled)
+        end = "\n" if progress.done == progress.total else ""
+        print(f"\r\033[K[{bar}] {progress.message[:90]}", end=end, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

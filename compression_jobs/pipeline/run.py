@@ -1,0 +1,69 @@
+"""Runs one recipe for one target: make, measure, publish when it fits and keeps what must survive."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from compression_jobs.pipeline.candidate import Candidate, Progress, Result
+from compression_jobs.pipeline.errors import Refused
+from compression_jobs.pipeline.goal import Goal
+from compression_jobs.pipeline.judging import judge, missed_budgets, missed_goals
+from compression_jobs.pipeline.pareto import mark_front
+from compression_jobs.pipeline.publish import passes_test, publish
+from compression_jobs.pipeline.recipe import Recipe
+from compression_jobs.pipeline.search import check_input, describe, write_results
+from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unemittable
+from compression_jobs.pipeline.workshop import Workshop
+
+
+def run(
+    recipe: Recipe,
+    model: Path,
+    dataset: Path,
+    target: str,
+    *,
+    out: Path,
+    seed: int = 0,
+    progress: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    goal: Goal | None = None,
+    targets: dict[str, Target] | None = None,
+) -> Result:
+    """The measured result of `recipe`; met when it fits the target and, if there is one, meets the goal.
+
+    Raises Refused when it cannot be made.
+    """
+    known = TARGETS | (targets or {})
+    refuse_unemittable([target], known)
+    workshop = Workshop(Path(model), Path(dataset), Path(out), seed, progress, cancelled, steps_total=3)
+    check_input(workshop)
+    place = known[target]
+    workshop.tell("candidate", f"making {describe(recipe)} for {place.runtime}")
+    candidate = workshop.candidate(recipe, place.runtime).for_target(target)
+    if not candidate.was_measured:
+        raise Refused(candidate.rejected or "the recipe could not be run")
+    judge(candidate, goal, place)
+    mark_front([candidate])
+    workshop.finished_step()
+    result = _published(workshop, candidate, goal, place)
+    workshop.tell("publish", result.sentence, candidate)
+    write_results(workshop.out, {target: result})
+    return result
+
+
+def _published(workshop: Workshop, candidate: Candidate, goal: Goal | None, target: Target) -> Result:
+    missed = missed_budgets(candidate, target) + (missed_goals(candidate, goal) if goal else [])
+    if missed:
+        candidate.rejected = "; ".join(sentence for _, sentence in missed)
+        sentence = f"{target.slug}: {candidate.id} is not published. {candidate.rejected}."
+        return Result(target.slug, False, False, None, [candidate], sentence, missed[0][0])
+    if not passes_test(workshop, candidate, goal, target):
+        sentence = f"{target.slug}: {candidate.id} is not published, {candidate.rejected}."
+        return Result(target.slug, False, False, None, [candidate], sentence, "test rows")
+    publish(workshop, candidate, target)
+    assert candidate.test_accuracy is not None
+    sentence = (
+        f"{target.slug}: {candidate.id} has {candidate.bytes} bytes and is "
+        f"{candidate.test_accuracy['value']:.1%} accurate on the test rows (n = {candidate.test_accuracy['n']})."
+    )
+    shown = goal is None or candidate.shown
+    return Result(target.slug, True, shown, candidate, [candidate], sentence)

@@ -1,0 +1,81 @@
+"""Chooses the samples of an artifact's self-test and writes them with the answers of its own runtime.
+
+Samples whose two best scores are nearly equal tell most about wrong arithmetic, but differences that the
+tolerance allows may turn them: so the closest calls above twice the tolerance are taken.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compression_jobs.pipeline import measure_onnxruntime
+from compression_jobs.pipeline.dataset import Dataset
+from device_agent.core import selftest as wire
+
+SAMPLES = 8
+QUANTIZED_LSB = 2
+FLOAT_TOLERANCE = 1e-4  # of the largest score: kernels of other processors sum in another order
+MAX_BYTES = 4 << 20
+
+Array = npt.NDArray[Any]
+
+
+def write(
+    artifact: Path, dataset: Path, scores_path: Path, output: dict[str, Any] | None, out: Path
+) -> dict[str, Any]:
+    """Write the self-test of an ONNX artifact from validation rows; runs in a limited child.
+
+    `scores_path` holds the scores of those rows, `output` scale and zero point of an int8 output.
+    Returns the inputs and outputs of the artifact as the signature lists them.
+    """
+    data, scores = Dataset.load(dataset), np.load(scores_path, allow_pickle=False)
+    rows, _ = data.rows("validation")
+    flat = scores.reshape(len(scores), -1)
+    tolerance, step = _tolerance(flat, output)
+    inputs, outputs = measure_onnxruntime.ports(artifact)
+    classifies = data.task == "classification" and flat.shape[1] > 1 and outputs[0]["dtype"] == "float32"
+    chosen, decided = _choose(flat, 2 * step, SAMPLES) if classifies else (_spread(len(rows), SAMPLES), False)
+    chosen = chosen[: max(1, MAX_BYTES // max(rows[0].nbytes, 1))]
+    answers = measure_onnxruntime.answers(artifact, rows[chosen])
+    samples = [
+        ([_raw(row)], [_raw(answer) for answer in answered])
+        for row, answered in zip(rows[chosen], answers, strict=True)
+    ]
+    with open(out, "wb") as file:
+        wire.write(file, _specs(inputs, None), _specs(outputs, output), tolerance, samples, decided)
+    return {"inputs": inputs, "outputs": outputs, "samples": len(samples)}
+
+
+def _tolerance(scores: Array, output: dict[str, Any] | None) -> tuple[dict[str, Any], float]:
+    """The tolerance as the file states it, and as a difference of scores."""
+    if output is not None:
+        return {"mode": "lsb", "value": QUANTIZED_LSB}, QUANTIZED_LSB * output["scale"]
+    step = float(max(np.abs(scores).max(), 1e-6) * FLOAT_TOLERANCE)
+    return {"mode": "atol", "value": step}, step
+
+
+def _choose(scores: Array, margin: float, count: int) -> tuple[Array, bool]:
+    """Rows with the smallest margin above `margin`, and whether there were enough to compare classes."""
+    ordered = np.sort(scores, axis=1)
+    margins = ordered[:, -1] - ordered[:, -2]
+    clear = np.flatnonzero(margins > margin)
+    if len(clear) < min(count, len(scores)):
+        return _spread(len(scores), count), False
+    return clear[np.argsort(margins[clear], kind="stable")[:count]], True
+
+
+def _spread(rows: int, count: int) -> Array:
+    return np.unique(np.linspace(0, rows - 1, min(count, rows)).round().astype(np.int64))
+
+
+def _specs(listed: list[dict[str, Any]], output: dict[str, Any] | None) -> list[dict[str, Any]]:
+    return [
+        {"dtype": port["dtype"], "shape": port["shape"], **({"scale": output["scale"]} if output else {})}
+        for port in listed
+    ]
+
+
+def _raw(values: Array) -> bytes:
+    return np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).tobytes()

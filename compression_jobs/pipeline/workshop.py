@@ -1,0 +1,176 @@
+"""One job's workbench: makes candidates, measures them once each, and remembers what is finished.
+
+Everything lies in the output folder under its content, so that a job that was cut off goes on where it stopped:
+`candidates/<runtime>/<recipe>/` holds an artifact and, written last, its facts; `measured/` holds measurements.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from compression_jobs.pipeline.candidate import Candidate, Progress
+from compression_jobs.pipeline.dataset import Dataset
+from compression_jobs.pipeline.errors import Cancelled, PipelineError
+from compression_jobs.pipeline.making import make
+from compression_jobs.pipeline.measure import Gauge, Measurement
+from compression_jobs.pipeline.recipe import Recipe
+from compression_jobs.pipeline.sandbox import Limits, run_limited
+from compression_jobs.pipeline.scoring import Figure, Judge
+
+MAKING_LIMITS = Limits(seconds=600)
+REFERENCE_RUNTIME = "onnxruntime"
+RECORDED_PACKAGES = ("numpy", "onnx", "onnxruntime")
+LEAKED = "these rows may have been trained on: the dataset has no split"
+
+Tell = Callable[[Progress], None]
+
+
+@dataclass
+class Workshop:
+    """A model and a dataset, a folder to work in, and whom to tell."""
+
+    model: Path
+    dataset: Path
+    out: Path
+    seed: int = 0
+    progress: Tell | None = None
+    cancelled: Callable[[], bool] | None = None
+    steps_total: int = 1
+    steps_done: int = field(default=0, init=False)
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The dataset, checked."""
+        return Dataset.load(self.dataset)
+
+    @cached_property
+    def model_sha256(self) -> str:
+        """The digest of the uploaded model."""
+        with open(self.model, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @cached_property
+    def gauge(self) -> Gauge:
+        """Measures on this dataset."""
+        return Gauge(self.dataset, self.data.sha256, self.out / "measured", self.cancelled)
+
+    def judge(self, split: str) -> Judge:
+        """Scores outputs for the rows of a split."""
+        return Judge(self.data.task, *self.data.rows(split))
+
+    def tell(self, step: str, message: str, candidate: Candidate | None = None) -> None:
+        """Report progress, and stop here when somebody asked to."""
+        if self.progress is not None:
+            target = candidate.target if candidate else None
+            shown = candidate.as_dict() if candidate else None
+            self.progress(Progress(step, self.steps_done, self.steps_total, message, target, shown))
+        if self.cancelled is not None and self.cancelled():
+            raise Cancelled("the job was cancelled")
+
+    def finished_step(self) -> None:
+        """Count one more step as done."""
+        self.steps_done = min(self.steps_done + 1, self.steps_total)
+
+    def reference(self, split: str) -> Measurement:
+        """The original model in onnxruntime, row by row."""
+        return self.gauge.measure(self.model, self.model_sha256, REFERENCE_RUNTIME, split)
+
+    def candidate(self, recipe: Recipe, runtime: str) -> Candidate:
+        """Make and measure; one that cannot be made or measured is rejected with the reason."""
+        candidate = Candidate(recipe.label(), "", recipe.as_list())
+        try:
+            facts = self._made(recipe, runtime)
+            self._measured(candidate, facts, runtime)
+        except Cancelled:
+            raise
+        except PipelineError as error:
+            candidate.rejected = str(error)
+        return candidate
+
+    def folder_of(self, recipe: Recipe, runtime: str) -> Path:
+        """Where a candidate's files are."""
+        return self.out / "candidates" / runtime / recipe.label()
+
+    def _made(self, recipe: Recipe, runtime: str) -> dict[str, Any]:
+        folder = self.folder_of(recipe, runtime)
+        facts_file, identity = folder / "facts.json", self._identity(recipe)
+        if facts_file.exists():
+            facts: dict[str, Any] = json.loads(facts_file.read_text())
+            if facts["identity"] == identity and _is_whole(folder / facts["file"], facts["sha256"]):
+                return facts
+        folder.mkdir(parents=True, exist_ok=True)
+        facts = run_limited(
+            make,
+            self.model,
+            self.dataset,
+            [step.model_dump() for step in recipe.steps],
+            runtime,
+            folder,
+            self.seed,
+            limits=MAKING_LIMITS,
+            cancelled=self.cancelled,
+        )
+        facts |= {"identity": identity, "path": str(folder / facts["file"])}
+        write_atomic(facts_file, json.dumps(facts))
+        return facts
+
+    def _identity(self, recipe: Recipe) -> dict[str, Any]:
+        """What decides the bytes: a finished candidate counts only while all of this is the same."""
+        return {
+            "model_sha256": self.model_sha256,
+            "dataset_sha256": self.data.sha256,
+            "recipe": recipe.as_list(),
+            "seed": self.seed,
+            "packages": {name: version(name) for name in RECORDED_PACKAGES},
+        }
+
+    def _measured(self, candidate: Candidate, facts: dict[str, Any], runtime: str) -> None:
+        for name in ("format", "bytes", "sha256", "parameters", "macs"):
+            setattr(candidate, name, facts[name])
+        candidate.path = str(Path(facts["path"]))
+        candidate.transport_bytes = candidate.bytes
+        split = "validation"
+        measurement = self.gauge.measure(Path(candidate.path), candidate.sha256, runtime, split)
+        judge, reference = self.judge(split), self.reference(split)
+        candidate.accuracy = shown_figure(judge.accuracy(measurement.outputs), judge, split)
+        candidate.reference_accuracy = shown_figure(judge.accuracy(reference.outputs), judge, split)
+        candidate.drop = judge.drop(reference.outputs, measurement.outputs).as_dict()
+        candidate.agreement = judge.agreement(reference.outputs, measurement.outputs)
+        candidate.peak_ram_bytes = measurement.peak_ram_bytes
+        candidate.host_latency_us = measurement.host_latency_us
+        candidate.lineage = {
+            "parent_sha256": self.model_sha256,
+            "dataset_sha256": self.data.sha256,
+            "seed": self.seed,
+            "steps": facts["steps"],
+            "packages": facts["identity"]["packages"],
+            "runtime": runtime,
+            "output": facts["output"],
+        }
+        if not self.data.has_split:
+            candidate.notes.append(LEAKED)
+
+
+def shown_figure(figure: Figure, judge: Judge, split: str) -> dict[str, Any]:
+    """A figure with the number of rows and the split it was measured on."""
+    return {**figure.as_dict(), "n": judge.n, "split": split}
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
