@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import F, Max, Q
+from django.db.models import F, Max, OuterRef, Q, QuerySet, Subquery, Value
+from django.db.models.functions import Coalesce
 
 from device_agent.core import protocol
 from fleet import events
@@ -165,22 +166,19 @@ def _offer_blobs(deliveries: Iterable[Delivery], now: datetime) -> None:
             offers.offer(artifact, artifact.chunk_bytes, now + LIFE + BLOB_GRACE)
 
 
-def _to_renew(now: datetime) -> Any:
+def _to_renew(now: datetime) -> QuerySet[Intent]:
     """Current intents past half their life that still wait for their device, or that it has overtaken."""
-    mine = Q(device__apps__app=F("app"))
-    waiting = ~Q(delivery__state__in=Delivery.ENDS) | ~Q(
-        mine & Q(device__apps__last_sequence__gte=F("sequence"))
+    said = DeviceApp.objects.filter(device=OuterRef("device"), app=OuterRef("app"))
+    current = Intent.objects.filter(current=True, device__state=Device.State.ACTIVE).annotate(
+        accepted=Coalesce(Subquery(said.values("last_sequence")[:1]), 0),
+        accepted_digest=Coalesce(Subquery(said.values("manifest_sha256")[:1]), Value("")),
     )
+    waiting = ~Q(delivery__state__in=Delivery.ENDS) | Q(accepted__lt=F("sequence"))
     old = Q(issued_at__lte=now - LIFE / 2) & waiting
-    ahead = mine & Q(device__apps__last_sequence__gt=F("sequence"))
-    other = (
-        mine
-        & Q(device__apps__last_sequence=F("sequence"))
-        & ~Q(device__apps__manifest_sha256__in=("", F("digest")))
-    )
-    found = Intent.objects.filter(old | ahead | other, current=True, device__state=Device.State.ACTIVE)
-    found = found.exclude(payload=b"").exclude(delivery__state__in=_NOT_AGAIN)
-    return found.select_related(*(f"delivery__{path}" for path in RELATED)).order_by("pk").distinct()
+    ahead = Q(accepted__gt=F("sequence"))
+    other = Q(accepted=F("sequence")) & ~Q(accepted_digest="") & ~Q(accepted_digest=F("digest"))
+    found = current.filter(old | ahead | other).exclude(payload=b"").exclude(delivery__state__in=_NOT_AGAIN)
+    return found.select_related(*(f"delivery__{path}" for path in RELATED)).order_by("pk")
 
 
 # What a manifest is made of, fetched with the delivery.
