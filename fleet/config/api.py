@@ -12,8 +12,15 @@ from kombu.exceptions import OperationalError as QueueError
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, AuthorizationError, HttpError, ValidationError
 
+from compression_jobs import api as compression
+from fleet.accounts import api as accounts
+from fleet.accounts.auth import AUTH
 from fleet.config import health
 from fleet.errors import FleetError, Forbidden, NotFound, TooLarge, Unauthenticated, Unavailable
+from fleet.inventory import api as inventory
+from fleet.registry import api as registry
+from fleet.rollouts import api as rollouts
+from fleet.telemetry import api as telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +80,15 @@ def on_suspicious(request: HttpRequest, error: Exception) -> HttpResponse:
 
 
 def on_http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
-    """An error that Ninja itself raises, such as a body that is no JSON."""
-    code = INVALID if error.status_code < 500 else FleetError.code
-    return _plain(request, code, error.status_code, error.message)
+    """An error that Ninja itself raises, such as a body that is no JSON or a missing CSRF token."""
+    if error.status_code != 403:
+        return _plain(
+            request, INVALID if error.status_code < 500 else FleetError.code, error.status_code, error.message
+        )
+    # Ninja looks at the CSRF token before it looks whether anybody is logged in.
+    if not request.user.is_authenticated:
+        return on_unauthenticated(request, AuthenticationError())
+    return _answer(request, Forbidden(error.message, remedy="Reload the page, or send an API token instead."))
 
 
 def on_silent_service(request: HttpRequest, error: Exception) -> HttpResponse:
@@ -115,31 +128,17 @@ HANDLERS: dict[type[Exception], Any] = {
 }
 
 ROUTERS = (
-    "fleet.accounts.api.router",
-    "fleet.registry.api.router",
-    "compression_jobs.api.router",
-    "fleet.inventory.api.router",
-    "fleet.telemetry.api.router",
-    "fleet.rollouts.api.router",
+    accounts.router,
+    registry.router,
+    compression.router,
+    inventory.router,
+    telemetry.router,
+    rollouts.router,
+    health.router,
 )
 
-
-def _build() -> NinjaAPI:
-    from importlib.util import find_spec
-
-    from django.utils.module_loading import import_string
-
-    auth: Any = None
-    if find_spec("fleet.accounts.auth"):
-        auth = import_string("fleet.accounts.auth.AUTH")
-    built = NinjaAPI(title="Tinyfleet", version="1", urls_namespace="api", auth=auth)
-    for kind, handler in HANDLERS.items():
-        built.add_exception_handler(kind, handler)
-    for dotted in ROUTERS:
-        if find_spec(dotted.rpartition(".")[0]):
-            built.add_router("", import_string(dotted))
-    built.add_router("", health.router)
-    return built
-
-
-api = _build()
+api = NinjaAPI(title="Tinyfleet", version="1", urls_namespace="api", auth=AUTH)
+for _kind, _handler in HANDLERS.items():
+    api.add_exception_handler(_kind, _handler)
+for _router in ROUTERS:
+    api.add_router("", _router)

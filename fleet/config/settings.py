@@ -107,7 +107,6 @@ STORAGES = {
 
 MQTT_URL = text("MQTT_URL")
 MQTT_HOST, MQTT_PORT, MQTT_TLS = connection("MQTT_URL", connections.mqtt)
-MQTT_DEVICE_URL = text("MQTT_DEVICE_URL") or MQTT_URL
 MQTT_DEVICE_HOST, MQTT_DEVICE_PORT, MQTT_DEVICE_TLS = connection(
     "MQTT_DEVICE_URL", lambda url: connections.mqtt(url) if url else (MQTT_HOST, MQTT_PORT, MQTT_TLS)
 )
