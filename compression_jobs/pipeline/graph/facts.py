@@ -6,7 +6,7 @@ from typing import Any
 
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph.costs import parameters, total_macs
-from compression_jobs.pipeline.graph.external import DataFiles
+from compression_jobs.pipeline.graph.external import DataFiles, by_name
 from compression_jobs.pipeline.graph.facts_tflite import describe_tflite, is_tflite
 from compression_jobs.pipeline.graph.graph import FREE, Graph, Port, Shape, port_of
 from compression_jobs.pipeline.graph.ingest import TIDY, fold_to_the_end, set_dims
@@ -36,7 +36,11 @@ def describe_model(path: Path | str, data_paths: DataFiles = ()) -> dict[str, An
         return describe_tflite(path)
     graph = Graph(read_model(path, data_paths))
     with damage_refused("the model is damaged"):
-        return _describe(graph)
+        return _describe(graph) | {"bytes": path.stat().st_size + _data_bytes(data_paths)}
+
+
+def _data_bytes(data_paths: DataFiles) -> int:
+    return sum(data_file.stat().st_size for data_file in by_name(data_paths).values())
 
 
 def _describe(graph: Graph) -> dict[str, Any]:
@@ -47,7 +51,6 @@ def _describe(graph: Graph) -> dict[str, Any]:
         "operators": dict(sorted(operators.items())),
         "opset": graph.opset,
         "producer": f"{model.producer_name} {model.producer_version}".strip()[:200],
-        "bytes": model.ByteSize(),
     }
     for tidy in TIDY:
         tidy(graph)
@@ -100,11 +103,11 @@ def _problems(graph: Graph, operators: Counter[str]) -> list[str]:
 
 def _prove_it_runs(graph: Graph) -> None:
     """Load the model, and run it once where its input's shape is settled up to the batch."""
+    for name, shape in graph.shapes.items():
+        elements(shape, name)
     session = open_session(graph.to_bytes())
     ports = [port._replace(shape=_one_row(port.shape)) for port in graph.inputs]
     if all(FREE not in port.shape for port in ports):
-        for port in ports:
-            elements(port.shape, port.name)
         run_once(session, random_feed(ports))
 
 

@@ -63,29 +63,16 @@ def _first_gap(neighbours: list[tuple[int, Buffer]], size: int) -> int:
 
 
 def activation_buffers(graph: Graph, item_bytes: int | None = None) -> list[Buffer]:
-    """The lifetime of every activation; reshapes share their input's memory, as they do on devices."""
-    sizes = activation_bytes(graph, item_bytes)
-    first, last = _lifetimes(graph)
-    return [Buffer(name, size, first[name], last[name]) for name, size in sizes.items() if name in first]
-
-
-def _lifetimes(graph: Graph) -> tuple[dict[str, int], dict[str, int]]:
-    nodes = graph.nodes
+    """The lifetime of every activation in order of creation; TFLM gives reshaped tensors memory of their own."""
     first = {port.name: 0 for port in graph.inputs}
     last = dict(first)
-    home = {name: name for name in first}
-    for moment, node in enumerate(nodes, start=1):
-        for name in node.input:
-            if name in home:
-                last[home[name]] = moment
-        shares = node.op_type == "Reshape" and node.input[0] in home
-        for name in filter(None, node.output):
-            home[name] = home[node.input[0]] if shares else name
-            first.setdefault(home[name], moment)
-            last[home[name]] = moment
-    for name in graph.output_names.intersection(home):
-        last[home[name]] = len(nodes)
-    return first, last
+    for moment, node in enumerate(graph.nodes, start=1):
+        made = [name for name in node.output if name]
+        first.update(dict.fromkeys(made, moment))
+        last.update(dict.fromkeys([*made, *(name for name in node.input if name in first)], moment))
+    last.update(dict.fromkeys(graph.output_names.intersection(first), len(graph.nodes)))
+    sizes = activation_bytes(graph, item_bytes)
+    return [Buffer(name, sizes[name], moment, last[name]) for name, moment in first.items()]
 
 
 def peak_activation_bytes(graph: Graph, item_bytes: int | None = None) -> int:

@@ -65,8 +65,17 @@ def parse_model(content: bytes, data_files: DataFiles = ()) -> ModelProto:
         for tensor in all_tensors(model):
             check_constant(tensor)
         _sort_nodes(model)
+        _state_output_shapes(model)
         onnx.checker.check_model(model)
     return model
+
+
+def _state_output_shapes(model: ModelProto) -> None:
+    """Some exporters leave out the shapes of outputs, which onnxruntime accepts and the checker does not."""
+    if not all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+        inferred = onnx.shape_inference.infer_shapes(model)
+        del model.graph.output[:]
+        model.graph.output.extend(inferred.graph.output)
 
 
 def _without_functions(model: ModelProto) -> ModelProto:

@@ -57,7 +57,8 @@ def run_once(session: onnxruntime.InferenceSession, feed: dict[str, Array]) -> l
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.rpartition("Status Message: ")[2].removeprefix("[ONNXRuntimeError] : ")[:400]
 
 
 def random_feed(ports: list[Port]) -> dict[str, Array]:
