@@ -11,6 +11,7 @@ from typing import Any
 from compression_jobs.pipeline.candidate import Progress, Result
 from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.recipe import Recipe
+from compression_jobs.pipeline.targets import Target
 
 
 def compress(plan: dict[str, Any], model: Path, dataset: Path, out: Path, told: Path) -> dict[str, Any]:
@@ -30,13 +31,18 @@ def _results(plan: dict[str, Any], model: Path, dataset: Path, out: Path, tell: 
     from compression_jobs.pipeline.run import run
     from compression_jobs.pipeline.search import search
 
+    targets = {each["slug"]: Target.model_validate(each) for each in plan["targets"]}
+    goals = {slug: _goal(slug, plan["goals"]) for slug in targets}
+    told: dict[str, Any] = {"out": out, "seed": plan["seed"], "progress": tell, "targets": targets}
     if plan["recipe"] is None:
-        goals = [Goal.model_validate({"target": slug, **plan["goals"]}) for slug in plan["targets"]]
-        return search(
-            goals, model, dataset, out=out, seed=plan["seed"], progress=tell, factors=plan["factors"]
-        )
+        wanted = [goal for goal in goals.values() if goal is not None]
+        return search(wanted, model, dataset, factors=plan["factors"], **told)
     recipe = Recipe.model_validate({"steps": plan["recipe"]})
-    return {
-        slug: run(recipe, model, dataset, slug, out=out, seed=plan["seed"], progress=tell)
-        for slug in plan["targets"]
-    }
+    return {slug: run(recipe, model, dataset, slug, goal=goals[slug], **told) for slug in targets}
+
+
+def _goal(slug: str, goals: dict[str, Any]) -> Goal | None:
+    """The goal for a target; a recipe may run without one."""
+    if goals["min_accuracy"] is None and goals["max_drop"] is None:
+        return None
+    return Goal.model_validate({"target": slug, **goals})

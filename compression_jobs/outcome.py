@@ -29,11 +29,16 @@ def _columns(found: dict[str, Any]) -> dict[str, Any]:
     plain = ("recipe", "sha256", "format", "bytes", "transport_bytes", "parameters", "macs", "peak_ram_bytes")
     return {
         **{name: found[name] for name in plain},
-        "measurements": found,
+        "measurements": _shown(found),
         "fits": found["fits"],
         "on_front": found["on_front"],
         "rejected": found["rejected"] or "",
     }
+
+
+def _shown(found: dict[str, Any]) -> dict[str, Any]:
+    """All that is known of a candidate, without where its file lay on the worker."""
+    return {name: value for name, value in found.items() if name != "path"}
 
 
 def publish(job: Job, lease: Lease, results: dict[str, Any], out: Path) -> bool:
@@ -74,7 +79,7 @@ def _ending(results: dict[str, Any]) -> dict[str, Any]:
 
 def _store(folder: Path, target: Target, winner: dict[str, Any]) -> StoredArtifact:
     return store_artifact(
-        folder / f"model.{winner['format']}",
+        folder / Path(winner["path"]).name,
         folder / "selftest.bin",
         json.loads((folder / "signature.json").read_text()),
         format=winner["format"],
@@ -87,7 +92,7 @@ def _publish_one(job: Job, target: Target, stored: StoredArtifact, winner: dict[
         job.version,
         target,
         stored,
-        measurements=winner,
+        measurements=_shown(winner),
         lineage=winner["lineage"],
         dataset=job.dataset,
         job=str(job.pk),

@@ -23,6 +23,7 @@ from fleet.errors import FleetError
 from fleet.registry import blobs, leases
 from fleet.registry.leases import Lease
 from fleet.registry.models import LatencyFactor
+from fleet.registry.presets import pipeline_target
 
 MEMORY_BYTES = 16 << 30
 FINISHING_SECONDS = 30
@@ -86,7 +87,7 @@ def _end(job: Job, lease: Lease, state: Job.State, reason: str, problems: list[s
 
 
 def _in_child(job: Job, lease: Lease, folder: Path) -> dict[str, Any]:
-    told = folder / "progress.jsonl"
+    told = folder / f"progress-{job.attempt}.jsonl"
     follow = Follower(job, lease, told)
     limits = Limits(seconds=max(30, settings.JOB_MAX_SECONDS - FINISHING_SECONDS), memory_bytes=MEMORY_BYTES)
     with ExitStack() as stack:
@@ -100,10 +101,10 @@ def _in_child(job: Job, lease: Lease, folder: Path) -> dict[str, Any]:
 
 
 def _plan(job: Job) -> dict[str, Any]:
-    slugs = list(job.targets.order_by("slug").values_list("slug", flat=True))
-    factors = LatencyFactor.objects.filter(target__slug__in=slugs).values_list("target__slug", "factor")
+    rows = list(job.targets.order_by("slug"))
+    factors = LatencyFactor.objects.filter(target__in=rows).values_list("target__slug", "factor")
     return {
-        "targets": slugs,
+        "targets": [pipeline_target(row).model_dump(mode="json") for row in rows],
         "goals": job.goals,
         "recipe": job.recipe,
         "seed": job.seed,

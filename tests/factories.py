@@ -99,7 +99,7 @@ def api_client(*roles: Role, user: User | None = None) -> Client:
 
 
 class TargetFactory(DjangoModelFactory[Target]):
-    """A preset target, by slug."""
+    """A preset target, by slug; under another slug, a board of one's own like a Raspberry Pi 4."""
 
     class Meta:
         model = Target
@@ -109,8 +109,8 @@ class TargetFactory(DjangoModelFactory[Target]):
 
     @classmethod
     def _create(cls, model_class: Any, *args: Any, **kwargs: Any) -> Any:
-        preset = TARGETS.get(kwargs["slug"])
-        defaults = {**columns(preset), "is_preset": True} if preset else {}
+        preset = TARGETS.get(kwargs["slug"], TARGETS["raspberry-pi-4"])
+        defaults = {**columns(preset), "is_preset": kwargs["slug"] in TARGETS}
         return super()._create(model_class, *args, **{**defaults, **kwargs})
 
 

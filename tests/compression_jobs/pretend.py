@@ -16,13 +16,13 @@ WAIT_SECONDS = 60
 
 def find(plan: dict[str, Any], model: Path, dataset: Path, out: Path, told: Path) -> dict[str, Any]:
     """Two candidates a target; the second is published."""
-    return {slug: _result(slug, out, told, met=True).as_dict() for slug in plan["targets"]}
+    return {slug: _result(slug, out, told, met=True).as_dict() for slug in _slugs(plan)}
 
 
 def miss(plan: dict[str, Any], model: Path, dataset: Path, out: Path, told: Path) -> dict[str, Any]:
     """Nothing fits the first target; the others are met."""
-    first = plan["targets"][0]
-    return {slug: _result(slug, out, told, met=slug != first).as_dict() for slug in plan["targets"]}
+    first = _slugs(plan)[0]
+    return {slug: _result(slug, out, told, met=slug != first).as_dict() for slug in _slugs(plan)}
 
 
 def refuse(plan: dict[str, Any], model: Path, dataset: Path, out: Path, told: Path) -> dict[str, Any]:
@@ -45,6 +45,10 @@ def wait(plan: dict[str, Any], model: Path, dataset: Path, out: Path, told: Path
     return find(plan, model, dataset, out, told)
 
 
+def _slugs(plan: dict[str, Any]) -> list[str]:
+    return [target["slug"] for target in plan["targets"]]
+
+
 def _result(slug: str, out: Path, told: Path, *, met: bool) -> Result:
     candidates = [_candidate(slug, "float", 400), _candidate(slug, "int8", 200)]
     for done, candidate in enumerate(candidates, 1):
@@ -65,6 +69,7 @@ def _candidate(slug: str, name: str, size: int) -> Candidate:
         id=name,
         target=slug,
         recipe=[{"name": name, "options": {}}],
+        path="/somewhere/model.onnx",
         format="onnx",
         bytes=size,
         transport_bytes=size,
@@ -77,7 +82,7 @@ def _candidate(slug: str, name: str, size: int) -> Candidate:
 
 
 def _write_files(folder: Path) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes(b"int8 weights" * 10)
     (folder / "selftest.bin").write_bytes(b"self-test")
     (folder / "signature.json").write_text(json.dumps({"task": "classification", "classes": ["a", "b"]}))

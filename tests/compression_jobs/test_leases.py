@@ -20,7 +20,7 @@ from compression_jobs.sweeping import BUSY_RESEND, IDLE_RESEND, sweep
 from fleet.registry import leases
 from fleet.registry.models import Artifact
 from tests.compression_jobs import pretend
-from tests.compression_jobs.test_runner import in_thread, until
+from tests.compression_jobs.test_runner import in_thread, is_running, until
 from tests.factories import JobFactory
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
@@ -86,7 +86,7 @@ def test_a_killed_worker_s_job_is_taken_up_again_and_published_once(
         worker.kill()
         worker.wait()
     pid = int(Job.objects.get(pk=job.pk).progress["message"].split()[-1])
-    until(lambda: not Path(f"/proc/{pid}").exists())
+    until(lambda: not is_running(pid))
     assert sweep() == 0  # its lease still runs
     assert sweep(timezone.now() + leases.LEASE + timedelta(seconds=1)) == 1
     assert queue == [("compression_jobs.run", (job.pk,))]
@@ -150,6 +150,6 @@ def test_a_queued_job_whose_message_was_lost_is_handed_over_again(queue: list[An
 def test_what_a_killed_worker_left_on_the_disk_goes_when_the_job_is_over(queue: list[Any], go: Path) -> None:
     over, running = JobFactory(state=Job.State.CANCELLED), JobFactory()
     for job in (over, running):
-        (go.parent / f"{job.pk}-1" / "out").mkdir(parents=True)
+        (go.parent / str(job.pk) / "out").mkdir(parents=True)
     sweep()
-    assert [path.name for path in go.parent.iterdir()] == [f"{running.pk}-1"]
+    assert [path.name for path in go.parent.iterdir()] == [str(running.pk)]

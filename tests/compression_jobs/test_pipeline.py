@@ -1,0 +1,84 @@
+"""A whole job with the real pipeline: a tiny model in, a measured, verifiable artifact out."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from django.conf import settings
+
+from compression_jobs import services
+from compression_jobs.models import Job
+from compression_jobs.runner import run_job
+from compression_jobs.workspace import workspace
+from device_agent.core.protocol import chunk_count
+from fleet.registry import blobs
+from tests.factories import DatasetFactory, TargetFactory, VersionFactory, npz
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("queue")]
+
+
+def read(sha256: str) -> bytes:
+    """The bytes of a blob."""
+    with blobs.open_blob(sha256) as file:
+        return file.read()
+
+
+def test_a_job_measures_and_publishes_for_every_target() -> None:
+    dataset = DatasetFactory(sha256=blobs.store_bytes(npz(240)).sha256)
+    targets = ["raspberry-pi-4", "raspberry-pi-zero-2-w"]
+    job = services.submit(VersionFactory(), dataset, targets=targets, min_accuracy=0.6)
+    run_job(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.reason) == (Job.State.SUCCEEDED, "")
+    artifacts = [candidate.artifact for candidate in job.candidates.exclude(artifact=None)]
+    assert sorted(artifact.target.slug for artifact in artifacts if artifact) == targets
+    for artifact in filter(None, artifacts):
+        content = read(artifact.sha256)
+        index = read(artifact.transport_index_sha256)
+        assert len(index) == 32 * chunk_count(len(content), artifact.chunk_bytes)
+        assert index[:32] == hashlib.sha256(content[: artifact.chunk_bytes]).digest()
+        assert json.loads(read(artifact.signature_sha256)) == artifact.signature
+        assert read(artifact.self_test_sha256)
+        assert artifact.measurements["test_accuracy"]["n"] == 60
+        assert 0.6 < (artifact.accuracy_floor or 0) <= 1
+        assert str(settings.VAR) not in json.dumps([artifact.lineage, artifact.measurements])
+
+
+def test_a_recipe_runs_as_it_is_for_a_board_of_one_s_own() -> None:
+    board = TargetFactory(slug="my-board")
+    recipe = [{"name": "canonicalise"}, {"name": "quantize", "options": {"calibration": "mse"}}]
+    job = services.submit(VersionFactory(), DatasetFactory(), targets=[board.slug], recipe=recipe)
+    run_job(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.reason) == (Job.State.SUCCEEDED, "")
+    [candidate] = job.candidates.all()
+    assert candidate.artifact is not None
+    assert [step["name"] for step in candidate.recipe] == ["canonicalise", "quantize"]
+
+
+def test_a_goal_that_is_missed_publishes_nothing_and_says_by_how_much() -> None:
+    shuffled = DatasetFactory(sha256=blobs.store_bytes(npz(120, y=np.arange(120) % 5 % 3)).sha256)
+    recipe = [{"name": "canonicalise"}]
+    job = services.submit(
+        VersionFactory(), shuffled, targets=["raspberry-pi-4"], min_accuracy=0.9, recipe=recipe
+    )
+    run_job(job.pk)
+    job.refresh_from_db()
+    assert job.state == Job.State.FAILED
+    assert "is not published" in job.reason
+    assert not job.candidates.exclude(artifact=None).exists()
+
+
+def test_an_attempt_goes_on_with_what_a_killed_one_finished() -> None:
+    try:
+        with workspace(7, 1) as first:
+            (first / "finished").touch()
+            with workspace(7, 2) as beside:
+                assert beside != first
+            raise RuntimeError("the database went away")
+    except RuntimeError:
+        pass
+    with workspace(7, 3) as again:
+        assert (again / "finished").exists()
+    assert not again.exists()
