@@ -19,6 +19,9 @@ from device_agent.runtimes.table import runtime
 # Before this day the clock was never set: a board without a battery starts in 1970, or where it was switched off.
 CLOCK_TRUSTED_FROM = 1_735_689_600  # 2025-01-01
 
+# How long a stop may go unnoticed: a signal handler cannot safely wake a waiting transport.
+STOP_LOOK_MS = 250
+
 log = logging.getLogger("device_agent")
 
 
@@ -98,7 +101,7 @@ class Host:
                 with self._turn:
                     wait_ms = self._agent.step(self._clock.ticks_ms())
                 if wait_ms > 0 and not self._stopping:
-                    self._transport.wait(wait_ms)
+                    self._transport.wait(min(wait_ms, STOP_LOOK_MS))
         finally:
             with self._turn:
                 self._agent.close()

@@ -186,5 +186,5 @@ class Server(ThreadingHTTPServer):
 def serve(host: Host, port: int) -> Server:
     """Start answering in a thread; raises AgentError when the port is taken."""
     server = Server(host, port)
-    threading.Thread(target=server.serve_forever, name="device-agent-http", daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.1,), name="device-agent-http", daemon=True).start()
     return server

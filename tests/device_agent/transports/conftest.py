@@ -19,7 +19,7 @@ class Broker:
 
     def __init__(self, folder: Path, tls: dict[str, str] | None = None) -> None:
         self.port = free_port()
-        mine = {"publish": ["fleet.v1.d.pi-1.>", "blobs.>"], "subscribe": ["fleet.v1.d.pi-1.>", "blobs.>"]}
+        mine = {"publish": ["fleet.v1.d.pi-1.>"], "subscribe": ["fleet.v1.d.pi-1.>", "fleet.v1.blobs.>"]}
         users: list[dict[str, Any]] = [
             {"user": "pi-1", "password": "secret", "permissions": mine},
             {"user": "server", "password": "server"},

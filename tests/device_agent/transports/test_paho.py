@@ -78,7 +78,7 @@ def test_messages_arrive_and_are_acknowledged(broker: Broker) -> None:
 
 
 def test_retained_chunks_come_in_the_order_of_one_subscribe_packet(broker: Broker) -> None:
-    topics = [f"blobs/{i}" for i in range(16)]
+    topics = [f"fleet/v1/blobs/{i}" for i in range(16)]
     with peer(broker) as server:
         sent = [server.publish(topic, topic.encode() * 500, 1, True) for topic in topics]
         until("the chunks to be stored", lambda: all(server.acknowledged(token) for token in sent))
