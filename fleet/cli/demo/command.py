@@ -11,7 +11,7 @@ from rich.text import Text
 
 from fleet.cli.client import Client
 from fleet.cli.demo.agents import PLACES, Devices
-from fleet.cli.demo.outcome import broken_version, rows, table
+from fleet.cli.demo.outcome import TABLE_COLUMNS, broken_version, rows, table
 from fleet.cli.demo.story import Story, StoryError
 from fleet.cli.stack import Stack
 
@@ -51,8 +51,9 @@ def play(story: Story) -> Json:
         # On data of an earlier demonstration the same network would be the same upload.
         seed = story.versions_so_far() or 0
         story.train("good", "true", seed)
-        story.train("broken", "permuted", seed)
         good = story.trained("good")
+        # The broken version trains while the good one is compressed.
+        story.train("broken", "permuted", seed)
     with story.step("2. upload model and dataset; the server checks both"):
         story.make_model()
         version, dataset = story.upload(good, "trained on true labels")
@@ -116,6 +117,7 @@ def show(stack: Stack, console: Console, outcome: Json) -> None:
         f"The story took {outcome['seconds']} s.",
         f"Dashboard: {stack.url}   user: {admin['username']}   password: {admin['password']}",
     ]
-    console.print(table(outcome["devices"]))
+    wide = Console(file=console.file, width=max(console.width, TABLE_COLUMNS))
+    wide.print(table(outcome["devices"]))
     for line in lines:
         console.print(Text(line), soft_wrap=True)

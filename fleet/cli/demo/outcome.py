@@ -2,12 +2,16 @@
 
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from fleet.cli.demo.agents import PLACES
 from fleet.cli.demo.story import MODEL, Story, StoryError
 from fleet.cli.output import share
 
+HEADINGS = ("accuracy on the server", "on the device", "p50 / p95", "state")
+# Narrower terminals break lines; a table cut off would hide what the story is about.
+TABLE_COLUMNS = 150
 Json = dict[str, Any]
 
 
@@ -45,16 +49,14 @@ def _row(story: Story, name: str, artifact: Json) -> Json:
 
 def table(devices: list[Json]) -> Table:
     """The rows as a table for the terminal."""
-    built = Table(title="What runs where")
-    for heading in ("device", "target", "artifact", "bytes"):
-        built.add_column(heading, justify="right" if heading == "bytes" else "left")
-    for heading in ("accuracy on the server", "on the device", "p50 / p95", "state"):
-        built.add_column(heading)
+    built = Table(title="What runs where", box=box.SIMPLE, title_style="bold")
+    for heading in ("device", "target", "artifact", "bytes", *HEADINGS):
+        built.add_column(heading, justify="right" if heading == "bytes" else "left", no_wrap=True)
     for row in devices:
         built.add_row(
             row["device"],
             row["target"],
-            f"{row['model']} v{row['version']} {row['artifact'][:8]}",
+            f"v{row['version']} {row['artifact'][:8]}",
             f"{row['bytes']:,}",
             share("server_accuracy")(row),
             share("device_accuracy")(row),
