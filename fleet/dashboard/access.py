@@ -13,6 +13,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_http_methods
 
 from fleet.accounts.roles import Role, require
+from fleet.dashboard.words import sentence
 from fleet.errors import FleetError, Forbidden
 
 View = Callable[..., HttpResponseBase]
@@ -59,14 +60,9 @@ def attempt(request: HttpRequest, verb: Callable[[], Done], done: str = "") -> D
         raise
     except FleetError as error:
         messages.error(
-            request, " ".join(filter(None, (_sentence(error.message), *error.problems[:20], error.remedy)))
+            request, " ".join(filter(None, (sentence(error.message), *error.problems[:20], error.remedy)))
         )
         return None
     if done:
         messages.success(request, done)
     return result
-
-
-def _sentence(text: str) -> str:
-    text = text[:1].upper() + text[1:]
-    return text if text.endswith((".", "!", "?")) else f"{text}."

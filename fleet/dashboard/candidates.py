@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from compression_jobs.models import Candidate, Job
-from fleet.dashboard import charts
+from fleet.dashboard.charts import Chart
+from fleet.dashboard.pareto_chart import CandidatePoint, pareto
 from fleet.registry.models import Artifact, Target
 
 MOST = 500
@@ -65,10 +66,10 @@ def _step_words(step: dict[str, Any]) -> str:
     return f"{name} ({', '.join(options)})" if options else name
 
 
-def chart(job: Job, target: Target, rows: list[Row]) -> charts.Chart:
+def chart(job: Job, target: Target, rows: list[Row]) -> Chart:
     """Accuracy against bytes with the lines of the budget."""
     points = [
-        charts.CandidatePoint(
+        CandidatePoint(
             row.candidate.key,
             row.recipe,
             row.candidate.bytes,
@@ -78,7 +79,7 @@ def chart(job: Job, target: Target, rows: list[Row]) -> charts.Chart:
         )
         for row in rows
     ]
-    return charts.pareto(points, target.flash_bytes, job.goals.get("min_accuracy"))
+    return pareto(points, target.flash_bytes, job.goals.get("min_accuracy"))
 
 
 def artifacts(job: Job) -> dict[int, Artifact]:

@@ -63,18 +63,6 @@ class Marker:
     text: str
 
 
-@dataclass(frozen=True)
-class CandidatePoint:
-    """One measured candidate of a job."""
-
-    key: str
-    recipe: str
-    bytes: int
-    accuracy: dict[str, Any]
-    kind: str  # winner, front, fits or misses
-    verdict: str
-
-
 def latency(points: Sequence[LatencyPoint], markers: Sequence[Marker] = ()) -> Chart:
     """p50, p95 and p99 over time."""
     table = Table(
@@ -120,10 +108,7 @@ def accuracy(
             None, table, "No labels have come back in this time, so accuracy in the field is not known."
         )
     option = _over_time("accuracy", "percent", markers)
-    option["yAxis"] |= {
-        "max": 1,
-        "min": _lower_end([p.low if p.low is not None else 1.0 for p in seen], floor),
-    }
+    option["yAxis"] = accuracy_axis([p.low if p.low is not None else 1.0 for p in seen], floor)
     option["series"] = [*_interval_band(points), _accuracy_line(points, floor, markers)]
     option["legend"] = {"data": ["accuracy", "95 % interval"], "bottom": 0}
     return Chart(option, table, _accuracy_sentence(seen, floor, len(points) - len(seen)))
@@ -192,123 +177,12 @@ def _accuracy_sentence(seen: Sequence[AccuracyPoint], floor: float | None, gaps:
     return text + _gap_words(gaps)
 
 
-KINDS = {
-    "winner": ("published", "pin", 18, GREEN),
-    "front": ("on the front", "circle", 11, BLUE),
-    "fits": ("fits, but another is better", "diamond", 10, ORANGE),
-    "misses": ("misses a goal", "triangle", 10, VERMILION),
-}
-
-
-def pareto(
-    candidates: Sequence[CandidatePoint], flash_bytes: int | None, min_accuracy: float | None
-) -> Chart:
-    """Accuracy against bytes of every candidate of one target, with the lines of its budget."""
-    table = Table(
-        ["candidate", "recipe", "bytes", "accuracy", "low", "high", "n", "verdict"],
-        [
-            [c.key, c.recipe, c.bytes, *(c.accuracy.get(k) for k in ("value", "low", "high", "n")), c.verdict]
-            for c in candidates
-        ],
-    )
-    drawn = [c for c in candidates if c.accuracy.get("value") is not None]
-    if not drawn:
-        return Chart(None, table, "No candidate has been measured yet.")
-    largest = max(c.bytes for c in drawn)
-    shown_budget = flash_bytes if flash_bytes and flash_bytes <= 4 * largest else None
-    option = {
-        "grid": {"left": 8, "right": 24, "top": 36, "bottom": 56, "containLabel": True},
-        "legend": {"bottom": 0},
-        "tooltip": {"trigger": "item"},
-        "xAxis": {"type": "value", "name": "bytes", "unit": "bytes", "nameLocation": "middle", "nameGap": 28, "min": 0, "max": max(largest, shown_budget or 0) * 1.08},
-        "yAxis": {"type": "value", "name": "accuracy", "unit": "percent", "max": 1, "min": _lower_end([c.accuracy["value"] for c in drawn], min_accuracy)},
-        "series": _pareto_series(drawn, shown_budget, min_accuracy),
-    }  # fmt: skip
-    return Chart(option, table, _pareto_sentence(drawn, flash_bytes, shown_budget, min_accuracy))
-
-
-def _pareto_series(
-    drawn: Sequence[CandidatePoint], flash_bytes: int | None, min_accuracy: float | None
-) -> list[dict[str, Any]]:
-    series: list[dict[str, Any]] = [_front_line(drawn, flash_bytes, min_accuracy)]
-    for kind, (name, symbol, size, colour) in KINDS.items():
-        data = [
-            {
-                "value": [c.bytes, c.accuracy["value"]],
-                "detail": f"{c.recipe}: {words.size(c.bytes)}, {words.interval(c.accuracy)}. {c.verdict}",
-            }
-            for c in drawn
-            if c.kind == kind
-        ]
-        if data:
-            style = {"color": colour, "borderColor": colour, "borderWidth": 1}
-            series.append(
-                {
-                    "type": "scatter",
-                    "name": name,
-                    "symbol": symbol,
-                    "symbolSize": size,
-                    "itemStyle": style,
-                    "data": data,
-                }
-            )
-    return series
-
-
-def _front_line(
-    drawn: Sequence[CandidatePoint], flash_bytes: int | None, min_accuracy: float | None
-) -> dict[str, Any]:
-    front = sorted((c.bytes, c.accuracy["value"]) for c in drawn if c.kind in ("winner", "front"))
-    budgets: list[dict[str, Any]] = []
-    if flash_bytes:
-        budgets.append({"xAxis": flash_bytes, "name": f"flash budget {words.size(flash_bytes)}"})
-    if min_accuracy is not None:
-        budgets.append(
-            {
-                "yAxis": min_accuracy,
-                "name": f"at least {words.share(min_accuracy)}",
-                "label": {"position": "insideEndTop"},
-            }
-        )
-    return {
-        "type": "line",
-        "name": "front",
-        "data": [{"value": list(pair)} for pair in front],
-        "symbol": "none",
-        "step": "end",
-        "lineStyle": {"color": BLUE, "type": "dashed", "width": 1.5},
-        "itemStyle": {"color": BLUE},
-        "markLine": {
-            "silent": True,
-            "symbol": "none",
-            "data": budgets,
-            "lineStyle": {"color": VERMILION, "type": "dashed"},
-            "label": {"formatter": "{b}"},
-        },
-    }
-
-
-def _pareto_sentence(
-    drawn: Sequence[CandidatePoint], flash_bytes: int | None, shown: int | None, min_accuracy: float | None
-) -> str:
-    best = next((c for c in drawn if c.kind == "winner"), None)
-    text = f"{words.plural(len(drawn), 'candidate')} measured."
-    if best:
-        text += f" The published one ({best.recipe}) has {words.size(best.bytes)} at {words.interval(best.accuracy)}."
-    if flash_bytes and not shown:
-        text += f" The flash budget of {words.size(flash_bytes)} lies far to the right of the picture."
-    if min_accuracy is not None:
-        above = sum(c.accuracy["value"] >= min_accuracy for c in drawn)
-        text += f" {above} of {len(drawn)} reach {words.share(min_accuracy)}."
-    return text
-
-
 def _over_time(name: str, unit: str, markers: Sequence[Marker]) -> dict[str, Any]:
     return {
-        "grid": {"left": 8, "right": 20, "top": 48 if markers else 28, "bottom": 40, "containLabel": True},
+        "grid": {"left": 8, "right": 20, "top": 44 if markers else 28, "bottom": 56, "containLabel": True},
         "legend": {"bottom": 0},
         "tooltip": {"trigger": "axis"},
-        "xAxis": {"type": "time", "name": "UTC", "utc": True, "nameLocation": "end", "nameGap": 4},
+        "xAxis": {"type": "time", "name": "UTC", "utc": True, "nameLocation": "middle", "nameGap": 24},
         "yAxis": {"type": "value", "name": name, "unit": unit},
         "useUTC": True,
     }
@@ -343,10 +217,20 @@ def _marker_lines(markers: Sequence[Marker]) -> dict[str, Any]:
     }
 
 
-def _lower_end(values: Sequence[float], line: float | None) -> float:
-    """A round lower end of an accuracy axis, below everything that is drawn."""
+def accuracy_axis(values: Sequence[float], line: float | None) -> dict[str, Any]:
+    """An accuracy axis with a round lower end below everything that is drawn."""
     lowest = min([*values, line if line is not None else 1.0])
-    return max(0.0, round((lowest - 0.03) * 20 // 1 / 20, 2))
+    step = 0.01 if lowest > 0.95 else 0.05 if lowest > 0.7 else 0.2
+    # Rounded first: 0.85 / 0.05 is a hair below 17.
+    low = max(0.0, (round((lowest - step / 3) / step, 6) // 1) * step)
+    return {
+        "type": "value",
+        "name": "accuracy",
+        "unit": "percent",
+        "min": round(low, 4),
+        "max": 1,
+        "interval": step,
+    }
 
 
 def _gap_words(gaps: int) -> str:

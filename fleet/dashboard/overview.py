@@ -70,7 +70,7 @@ def _rollouts() -> list[Need]:
     verbs = {"held": "Decide", "awaiting_approval": "Review", "paused": "Look", "draft": "Start"}
     waiting = Rollout.objects.filter(state__in=verbs).select_related("version__model", "group")[:20]
     return [
-        Need(r.state, f"Rollout of {r} is {words.label(r.state)}. {r.reason}".strip(), reverse("dashboard:rollout", args=[r.pk]), verbs[r.state], r.created_at)
+        Need(r.state, f"Rollout of {r} is {words.label(r.state)}. {words.sentence(r.reason)}".strip(), reverse("dashboard:rollout", args=[r.pk]), verbs[r.state], r.created_at)
         for r in waiting
     ]  # fmt: skip
 
@@ -79,7 +79,11 @@ def _alerts() -> list[Need]:
     open_alerts = Alert.objects.filter(closed_at=None).select_related("device")[:20]
     return [
         Need(
-            "overdue" if a.kind == Alert.Kind.OVERDUE else "open", a.sentence, _place(a), "Look", a.raised_at
+            "overdue" if a.kind == Alert.Kind.OVERDUE else "open",
+            words.sentence(a.sentence),
+            _place(a),
+            "Look",
+            a.raised_at,
         )
         for a in open_alerts
     ]
@@ -96,7 +100,7 @@ def _failed_jobs(now: datetime) -> list[Need]:
         "version__model"
     )[:10]
     return [
-        Need(j.state, f"Job {j.pk} for {j.version} failed. {j.reason}".strip(), reverse("dashboard:job", args=[j.pk]), "Read why", j.finished_at or j.created_at)
+        Need(j.state, f"Job {j.pk} for {j.version} failed. {words.sentence(j.reason)}".strip(), reverse("dashboard:job", args=[j.pk]), "Read why", j.finished_at or j.created_at)
         for j in failed
     ]  # fmt: skip
 
@@ -106,7 +110,7 @@ def _refused_uploads(now: datetime) -> list[Need]:
         state=CheckState.REFUSED, created_at__gt=now - RECENT
     ).select_related("model")[:10]
     return [
-        Need(v.state, f"{v} was refused: {v.reason}", reverse("dashboard:version", args=[v.model.slug, v.number]), "Read why", v.created_at)
+        Need(v.state, f"{v} was refused: {words.sentence(v.reason)}", reverse("dashboard:version", args=[v.model.slug, v.number]), "Read why", v.created_at)
         for v in refused
     ]  # fmt: skip
 

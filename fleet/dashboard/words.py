@@ -85,10 +85,10 @@ def points(value: Mapping[str, Any] | None) -> str:
     """A drop in percentage points with its interval."""
     if not value or value.get("value") is None:
         return UNKNOWN
-    text = f"{100 * value['value']:+.1f} points"
+    text = f"{100 * value['value']:.1f} points"
     if value.get("low") is None or value.get("high") is None:
         return text
-    return f"{text} ({100 * value['low']:+.1f} to {100 * value['high']:+.1f})"
+    return f"{text} ({100 * value['low']:.1f} to {100 * value['high']:.1f})"
 
 
 def duration(seconds: float) -> str:
@@ -132,3 +132,13 @@ def moment(value: str | datetime | None) -> datetime | None:
 def plural(number: int, one: str, many: str = "") -> str:
     """'1 device', '3 devices'."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def sentence(text: str) -> str:
+    """A text with a capital letter and a full stop, as `reason`s are kept without."""
+    text = text.strip()
+    if not text:
+        return ""
+    # A first word such as meter-04 or int8 is a name, which keeps its spelling.
+    start = text[0].upper() if text.split()[0].strip(",.;:").isalpha() else text[0]
+    return start + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

@@ -144,3 +144,9 @@ def pretty(value: Any) -> str:
 def accuracy(found: Accuracy | None) -> str:
     """Labelled accuracy with its interval and n."""
     return words.interval(asdict(found) if found else None)
+
+
+@register.filter
+def sentence(text: str) -> str:
+    """A capital letter and a full stop."""
+    return words.sentence(text)

@@ -13,6 +13,7 @@ def show(request: HttpRequest) -> HttpResponse:
     """The fleet, what needs a person, and what is at work."""
     now = timezone.now()
     tiles, presence, left_out = overview.fleet(now)
+    jobs, rollouts = overview.running_jobs(), overview.running_rollouts()
     context = {
         "section": "overview",
         "tiles": tiles,
@@ -20,8 +21,9 @@ def show(request: HttpRequest) -> HttpResponse:
         "left_out": left_out,
         "devices": sum(presence.values()),
         "needs": overview.needs(now),
-        "jobs": overview.running_jobs(),
-        "rollouts": overview.running_rollouts(),
+        "jobs": jobs,
+        "rollouts": rollouts,
+        "at_work": len(jobs) + len(rollouts),
         "figures": overview.figures(),
     }
     return render(request, "dashboard/pages/overview.html", context)

@@ -39,7 +39,10 @@ def show(request: HttpRequest) -> HttpResponse:
         "ready": form.fields["version"].queryset.exists() and DeviceGroup.objects.exists(),  # type: ignore[attr-defined]
     }
     return render(
-        request, "dashboard/pages/wizard.html", context, status=form.refusal.status if form.refusal else 200
+        request,
+        "dashboard/pages/wizard.html",
+        context,
+        status=form.refusal.status if form.refusal and request.method == "POST" else 200,
     )
 
 

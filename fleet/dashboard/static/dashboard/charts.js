@@ -58,7 +58,7 @@
       ...option,
       xAxis: [].concat(option.xAxis).map(axis),
       yAxis: [].concat(option.yAxis).map(axis),
-      legend: { textStyle: { color: ink }, inactiveColor: quiet, icon: undefined, ...option.legend },
+      legend: { textStyle: { color: ink }, inactiveColor: quiet, itemWidth: 18, itemHeight: 10, itemGap: 16, ...option.legend },
       tooltip: { backgroundColor: paper, borderColor: line, textStyle: { color: ink }, confine: true, formatter: tip(option), ...option.tooltip },
       series: option.series.map((series) => ({
         ...series,
