@@ -38,7 +38,7 @@ class Client:
         timeout: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url = _address(url)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.Client(
             base_url=self.url + PREFIX, headers=headers, timeout=timeout, transport=transport
@@ -135,10 +135,18 @@ class Client:
                 f"{self.url} did not answer in time", remedy="Look at `tinyfleet health`"
             ) from None
         except httpx.TransportError as error:
-            remedy = "A file may be larger than the server takes (UPLOAD_MAX_BYTES)"
+            remedy = "Look at the server's log, or at that of the proxy before it"
             raise ApiError(f"{self.url} closed the connection ({error})", remedy=remedy) from None
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError) as error:
-            raise ApiError(f"'{self.url}' is no server's address: {error}") from None
+
+
+def _address(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL()
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ApiError(f"'{url}' is no server's address", remedy="Write one such as http://127.0.0.1:8000")
+    return url.rstrip("/")
 
 
 def _part(opened: contextlib.ExitStack, file: Path) -> tuple[str, IO[bytes]]:

@@ -8,7 +8,6 @@ import typer
 
 from fleet.cli import server
 from fleet.cli.client import ApiError
-from fleet.cli.demo.command import demo
 from fleet.cli.supervisor import StartError
 from fleet.cli.up import demo, up
 from fleet.cli.verbs import devices, jobs, models, rollouts, telemetry
@@ -34,7 +33,6 @@ for _name, _group in {
     app.add_typer(_group, name=_name)
 _VERBS: dict[str, Callable[..., None]] = {
     "up": up,
-    "demo": demo,
     "demo": demo,
     "login": telemetry.login,
     "me": telemetry.me,

