@@ -1,5 +1,6 @@
 """Judges a measured candidate for one target and goal: does it fit, does it keep what must survive."""
 
+from math import prod
 from typing import Any
 
 from compression_jobs.pipeline.candidate import Candidate
@@ -76,6 +77,11 @@ def is_shown(candidate: Candidate, goal: Goal, figures: dict[str, Any] | None = 
     if goal.min_accuracy is not None and accuracy["low"] < goal.min_accuracy - HAIR:
         return False
     return goal.max_drop is None or drop["high"] <= goal.max_drop + HAIR
+
+
+def edge_bytes(facts: dict[str, Any]) -> int:
+    """The least RAM that any form of a model needs: its inputs and outputs with one byte a number."""
+    return sum(prod(abs(size) for size in port["shape"]) for port in [*facts["inputs"], *facts["outputs"]])
 
 
 def shortfall(candidate: Candidate, goal: Goal, target: Target) -> float:

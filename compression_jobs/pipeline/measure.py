@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compression_jobs.pipeline import measure_onnxruntime
+from compression_jobs.pipeline.atomic import write_atomic
 from compression_jobs.pipeline.sandbox import Limits, run_limited
 
 LIMITS = Limits(seconds=300)
@@ -56,7 +57,7 @@ class Gauge:
                 cancelled=self.cancelled,
             )
             # The answer is written last: whoever finds it finds the outputs, too.
-            answer.write_text(json.dumps(found))
+            write_atomic(answer, json.dumps(found))
         return Measurement(np.load(outputs, allow_pickle=False), **json.loads(answer.read_text()))
 
     def outputs_of(self, sha256: str, runtime: str, split: str) -> Path:

@@ -13,7 +13,7 @@ from compression_jobs.pipeline.resident import ResidentSet
 from device_agent.runtimes.onnx import open_session
 
 WARM_UP = 5
-MIN_TIMED_RUNS = 100
+MIN_TIMED_RUNS, MAX_TIMED_RUNS = 100, 1000
 NUMPY_NAMES = {"tensor(float)": "float32", "tensor(double)": "float64"}
 
 
@@ -76,7 +76,7 @@ def _port(node: Any) -> dict[str, Any]:
 
 def _latency(feed: Feed, rows: npt.NDArray[Any]) -> dict[str, float]:
     """Median and 95th percentile of single runs on this host."""
-    runs = max(MIN_TIMED_RUNS, len(rows)) + WARM_UP
+    runs = min(max(MIN_TIMED_RUNS, len(rows)), MAX_TIMED_RUNS) + WARM_UP
     times = np.empty(runs)
     for i in range(runs):
         row = rows[i % len(rows)]

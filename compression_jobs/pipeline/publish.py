@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from compression_jobs.pipeline import selftest
+from compression_jobs.pipeline.atomic import write_atomic
 from compression_jobs.pipeline.candidate import Candidate
 from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.judging import is_shown, missed_goals
 from compression_jobs.pipeline.sandbox import run_limited
 from compression_jobs.pipeline.targets import Target
-from compression_jobs.pipeline.workshop import Workshop, shown_figure, write_atomic
+from compression_jobs.pipeline.workshop import Workshop, shown_figure
 
 
 def passes_test(workshop: Workshop, winner: Candidate, goal: Goal | None, target: Target) -> bool:

@@ -5,18 +5,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compression_jobs.pipeline.atomic import write_atomic
 from compression_jobs.pipeline.candidate import Candidate, Progress, Result
 from compression_jobs.pipeline.dataset import check_pair, describe_dataset
 from compression_jobs.pipeline.errors import Refused, refuse_all
 from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.graph.facts import describe_model
-from compression_jobs.pipeline.judging import judge, missed_budgets, missed_goals, shortfall
+from compression_jobs.pipeline.judging import edge_bytes, judge, missed_budgets, missed_goals, shortfall
 from compression_jobs.pipeline.pareto import mark_front
 from compression_jobs.pipeline.publish import passes_test, publish
 from compression_jobs.pipeline.recipe import Recipe, parse_recipe
 from compression_jobs.pipeline.sandbox import run_limited
 from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unemittable
-from compression_jobs.pipeline.workshop import Workshop, write_atomic
+from compression_jobs.pipeline.workshop import Workshop
 
 ALIKE = 0.01  # costs within one percent are the same; accuracy decides between them
 FLOAT = {"name": "canonicalise"}
@@ -63,25 +64,24 @@ def search(
     workshop = Workshop(Path(model), Path(dataset), Path(out), seed, progress, cancelled)
     runtimes = sorted({known[goal.target].runtime for goal in goals})
     workshop.steps_total = sum(len(LADDERS[runtime]) for runtime in runtimes) + len(goals) + 1
-    check_input(workshop)
+    facts = check_input(workshop)
     made = {
         runtime: _climb(
             workshop, runtime, [g for g in goals if known[g.target].runtime == runtime], known, factors or {}
         )
         for runtime in runtimes
     }
-    results = {
-        goal.target: _decide(
-            workshop, goal, known[goal.target], made[known[goal.target].runtime][goal.target]
-        )
-        for goal in goals
-    }
+    results = {}
+    for goal in goals:
+        target = known[goal.target]
+        candidates = made[target.runtime][goal.target]
+        results[goal.target] = _decide(workshop, goal, target, candidates, edge_bytes(facts))
     write_results(workshop.out, results)
     return results
 
 
-def check_input(workshop: Workshop) -> None:
-    """Refuse a model or a dataset that cannot be used, before anything is made of them."""
+def check_input(workshop: Workshop) -> dict[str, Any]:
+    """The facts of the model; refuses a model or a dataset that cannot be used before anything is made of it."""
     workshop.tell("check", "checking the model and the dataset")
     facts = run_limited(describe_model, workshop.model, cancelled=workshop.cancelled)
     if facts["format"] != "onnx":
@@ -91,6 +91,7 @@ def check_input(workshop: Workshop) -> None:
     check_pair(facts, run_limited(describe_dataset, workshop.dataset, cancelled=workshop.cancelled))
     workshop.out.mkdir(parents=True, exist_ok=True)
     workshop.finished_step()
+    return dict(facts)
 
 
 def write_results(out: Path, results: Mapping[str, Result]) -> None:
@@ -151,11 +152,13 @@ def _measured_sentence(candidate: Candidate) -> str:
     return f"{candidate.target}: {candidate.accuracy['value']:.1%} accurate in {candidate.bytes} bytes"
 
 
-def _decide(workshop: Workshop, goal: Goal, target: Target, candidates: list[Candidate]) -> Result:
+def _decide(
+    workshop: Workshop, goal: Goal, target: Target, candidates: list[Candidate], edges: int
+) -> Result:
     mark_front(candidates)
     winner = _best([each for each in candidates if each.was_measured and each.rejected is None], goal)
     if winner is None:
-        return _unmet(goal, target, candidates)
+        return _unmet(goal, target, candidates, edges)
     workshop.tell("test", f"{target.slug}: measuring {winner.id} on the test rows")
     for candidate in candidates:
         if candidate is not winner and candidate.rejected is None:
@@ -220,7 +223,7 @@ def _met_sentence(goal: Goal, winner: Candidate) -> str:
     )
 
 
-def _unmet(goal: Goal, target: Target, candidates: list[Candidate]) -> Result:
+def _unmet(goal: Goal, target: Target, candidates: list[Candidate], edges: int) -> Result:
     measured = [each for each in candidates if each.was_measured]
     if not measured:
         reasons = list(dict.fromkeys(each.rejected or "" for each in candidates))
@@ -230,8 +233,13 @@ def _unmet(goal: Goal, target: Target, candidates: list[Candidate]) -> Result:
         measured, key=lambda each: (shortfall(each, goal, target), -_accuracy(each), each.bytes, each.id)
     )
     missed = missed_budgets(nearest, target) + missed_goals(nearest, goal)
+    verdict = (
+        f"this is impossible: input and output alone take {edges} bytes of RAM"
+        if edges > target.ram_bytes
+        else "no candidate meets the goal"
+    )
     sentence = (
-        f"{target.slug}: no candidate meets the goal. {missed[0][0]} binds; "
+        f"{target.slug}: {verdict}. {missed[0][0]} binds; "
         f"the nearest is {nearest.id}: {'; '.join(text for _, text in missed)}."
     )
     return Result(target.slug, False, False, None, candidates, sentence, missed[0][0])

@@ -6,7 +6,6 @@ Everything lies in the output folder under its content, so that a job that was c
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from compression_jobs.pipeline.atomic import write_atomic
 from compression_jobs.pipeline.candidate import Candidate, Progress
 from compression_jobs.pipeline.dataset import Dataset
 from compression_jobs.pipeline.errors import Cancelled, PipelineError
@@ -86,7 +86,7 @@ class Workshop:
         candidate = Candidate(recipe.label(), "", recipe.as_list())
         try:
             facts = self._made(recipe, runtime)
-            self._measured(candidate, facts, runtime)
+            self._measured(candidate, facts, recipe, runtime)
         except Cancelled:
             raise
         except PipelineError as error:
@@ -116,7 +116,7 @@ class Workshop:
             limits=MAKING_LIMITS,
             cancelled=self.cancelled,
         )
-        facts |= {"identity": identity, "path": str(folder / facts["file"])}
+        facts["identity"] = identity
         write_atomic(facts_file, json.dumps(facts))
         return facts
 
@@ -130,10 +130,10 @@ class Workshop:
             "packages": {name: version(name) for name in RECORDED_PACKAGES},
         }
 
-    def _measured(self, candidate: Candidate, facts: dict[str, Any], runtime: str) -> None:
+    def _measured(self, candidate: Candidate, facts: dict[str, Any], recipe: Recipe, runtime: str) -> None:
         for name in ("format", "bytes", "sha256", "parameters", "macs"):
             setattr(candidate, name, facts[name])
-        candidate.path = str(Path(facts["path"]))
+        candidate.path = str(self.folder_of(recipe, runtime) / facts["file"])
         candidate.transport_bytes = candidate.bytes
         split = "validation"
         measurement = self.gauge.measure(Path(candidate.path), candidate.sha256, runtime, split)
@@ -160,13 +160,6 @@ class Workshop:
 def shown_figure(figure: Figure, judge: Judge, split: str) -> dict[str, Any]:
     """A figure with the number of rows and the split it was measured on."""
     return {**figure.as_dict(), "n": judge.n, "split": split}
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
-    draft.write_text(text)
-    draft.replace(path)
 
 
 def _is_whole(path: Path, sha256: str) -> bool:

@@ -3,6 +3,8 @@
 Every activation passes QuantizeLinear and DequantizeLinear, which onnxruntime fuses into integer kernels.
 Weights and biases are stored as integers behind DequantizeLinear. ONNX wants channels second: tensors are
 transposed only where an operator needs the other order, and transposes that cancel out are not written.
+onnxruntime scales accumulators in float32 and rounds halves to even, TensorFlow Lite in integers and away from
+zero: a step of difference for each operator where a result lies between two, most often in averages of four.
 """
 
 from collections.abc import Callable

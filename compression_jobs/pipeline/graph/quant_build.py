@@ -15,8 +15,7 @@ from compression_jobs.pipeline.graph.quantgraph import QuantGraph
 
 def build(graph: Graph, ranges: Mapping[str, Range], granularity: Granularity) -> QuantGraph:
     """The QuantGraph of a canonical ONNX graph; raises Refused naming every node that cannot be quantised."""
-    _refuse_ports(graph)
-    refuse_all([_unknown(node) for node in graph.nodes if node.op_type not in HANDLERS], _remedy())
+    refuse_unquantizable(graph)
     builder = Builder(graph, ranges, granularity)
     source = graph.inputs[0].name
     builder.define(source, "onnx", builder.affine_of(source))
@@ -37,6 +36,12 @@ def build(graph: Graph, ranges: Mapping[str, Range], granularity: Granularity) -
     return builder.result
 
 
+def refuse_unquantizable(graph: Graph) -> None:
+    """Raise Refused for what no calibration can help: several inputs, other dtypes, operators without int8 form."""
+    _refuse_ports(graph)
+    refuse_all([_unknown(node) for node in graph.nodes if node.op_type not in HANDLERS], _remedy())
+
+
 def _refuse_ports(graph: Graph) -> None:
     for ports, what in ((graph.inputs, "inputs"), (graph.outputs, "outputs")):
         if len(ports) != 1:
@@ -44,6 +49,8 @@ def _refuse_ports(graph: Graph) -> None:
             raise Refused(
                 f"int8 takes models with one input and one output; this one has {len(ports)} {what} ({names})"
             )
+        if ports[0].dtype != "float32":
+            raise Refused(f"int8 takes float32 {what}; {ports[0].name} is {ports[0].dtype}")
 
 
 def _unknown(node: NodeProto) -> str:

@@ -14,10 +14,15 @@ Calibration = Literal["minmax", "percentile", "entropy", "mse"]
 FloatArray = npt.NDArray[np.float64]
 Batches = Callable[[], Iterator[dict[str, npt.NDArray[np.float32]]]]
 
+Range = tuple[float, float]
+
 BINS = 2048
+# Fewer make a distribution of its gaps, and entropy would clip for the sake of chance.
+VALUES_A_BIN = 16
 LEVELS = 256
-# Shares of the full range that entropy and MSE try, from all of it down to a tenth.
-SHARES = np.linspace(1.0, 0.1, 37)
+# Shares of each end of the full range that entropy and MSE try.
+SHARES = np.geomspace(1.0, 0.01, 64)
+ROUNDS = 2
 
 
 @dataclass
@@ -45,8 +50,19 @@ class Histogram:
         counted, _ = np.histogram(clipped, bins=len(self.counts), range=(self.low, self.high))
         self.counts += counted
 
+    def without_zeros(self) -> "Histogram":
+        """Without the bin of zero, which int8 stores exactly: after a relu it would drown all others."""
+        counts = self.counts.copy()
+        counts[min(int(-self.low / (self.high - self.low) * len(counts)), len(counts) - 1)] = 0
+        # A tensor of zeros alone keeps them.
+        return Histogram(self.low, self.high, counts if counts.any() else self.counts)
 
-Range = tuple[float, float]
+    def coarser(self, values_a_bin: float) -> "Histogram":
+        """Neighbours joined until bins hold that many values on average, but no fewer bins than levels."""
+        counts = self.counts
+        while len(counts) > LEVELS and counts.sum() < values_a_bin * len(counts):
+            counts = counts[0::2] + counts[1::2]
+        return Histogram(self.low, self.high, counts)
 
 
 def collect(batches: Batches) -> dict[str, Histogram]:
@@ -76,8 +92,9 @@ def find_range(histogram: Histogram, method: Calibration, percentile: float = 99
         return histogram.low, histogram.high
     if method == "percentile":
         return _percentile_range(histogram, percentile)
-    cost = _entropy_cost if method == "entropy" else _squared_error
-    return _cheapest(histogram, cost)
+    if method == "entropy":
+        return _cheapest(histogram.without_zeros().coarser(VALUES_A_BIN), _entropy_cost)
+    return _cheapest(histogram, _squared_error)
 
 
 def affine(found: Range) -> tuple[float, int]:
@@ -103,10 +120,17 @@ def _percentile_range(histogram: Histogram, percentile: float) -> Range:
 
 
 def _cheapest(histogram: Histogram, cost: Callable[[Histogram, Range], float]) -> Range:
-    """The share of the full range with the lowest cost; ties go to the wider one."""
-    candidates = [(float(histogram.low * share), float(histogram.high * share)) for share in SHARES]
-    costs = [cost(histogram, candidate) for candidate in candidates]
-    return candidates[int(np.argmin(costs))]
+    """The range with the lowest cost, one end after the other: an outlier must not shrink the other side.
+
+    Ties go to the wider range.
+    """
+    low, high = histogram.low, histogram.high
+    for _ in range(ROUNDS):
+        highs = [(low, float(histogram.high * share)) for share in SHARES]
+        high = highs[int(np.argmin([cost(histogram, each) for each in highs]))][1]
+        lows = [(float(histogram.low * share), high) for share in SHARES]
+        low = lows[int(np.argmin([cost(histogram, each) for each in lows]))][0]
+    return low, high
 
 
 def _squared_error(histogram: Histogram, candidate: Range) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph.graph import Graph
-from compression_jobs.pipeline.graph.quant_build import build
+from compression_jobs.pipeline.graph.quant_build import build, refuse_unquantizable
 from compression_jobs.pipeline.graph.quant_calibrate import calibrate
 from compression_jobs.pipeline.graph.quantgraph import QuantGraph
 from compression_jobs.pipeline.passes.kinds import Material
@@ -17,6 +17,7 @@ from compression_jobs.pipeline.passes.options import FEWEST_ROWS, QuantizeOption
 
 def quantize(graph: Graph, options: QuantizeOptions, material: Material) -> QuantGraph:
     """The int8 form of a float graph."""
+    refuse_unquantizable(graph)
     rows = material.calibration
     if len(rows) < FEWEST_ROWS:
         raise Refused(

@@ -1,0 +1,143 @@
+"""From a float graph to a QuantGraph: what it computes, and what it refuses, all at once."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compression_jobs.pipeline.errors import Refused
+from compression_jobs.pipeline.graph import quant_reference
+from compression_jobs.pipeline.graph.quant_build import build
+from compression_jobs.pipeline.graph.quant_calibrate import calibrate
+from compression_jobs.pipeline.graph.quantgraph import (
+    Conv,
+    FullyConnected,
+    QuantGraph,
+    Tensor,
+    Transpose,
+    Weights,
+)
+from compression_jobs.pipeline.graph.running import open_session
+from tests.compression_jobs.pipeline.nets import NETS, Net
+
+
+def quantized(net: Net, granularity: str = "per_channel") -> tuple[QuantGraph, np.ndarray, np.ndarray]:
+    """The QuantGraph with rows it was calibrated on and the float model's answers to them."""
+    graph, rows = net.graph(), net.rows(48)
+    session = open_session(graph.to_bytes())
+    expected = np.concatenate([session.run(None, {"x": row[None]})[0] for row in rows])
+    return build(graph, calibrate(graph, rows, "minmax", 99.99), granularity), rows, expected
+
+
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+@pytest.mark.parametrize("name", NETS)
+def test_integers_follow_the_float_model(name: str, granularity: str) -> None:
+    graph, rows, expected = quantized(NETS[name](), granularity)
+    answers = quant_reference.run_float(graph, rows)
+    error = np.sqrt(((answers - expected) ** 2).mean() / ((expected - expected.mean()) ** 2).mean())
+    assert error < 0.06
+    assert graph.problems() == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    inputs=st.integers(1, 4),
+    outputs=st.integers(1, 5),
+    kernel=st.integers(1, 3),
+    stride=st.integers(1, 2),
+    pads=st.lists(st.integers(0, 2), min_size=4, max_size=4),
+    dilation=st.integers(1, 2),
+    depthwise=st.booleans(),
+    activation=st.sampled_from(["", "Relu", "relu6"]),
+    seed=st.integers(0, 1000),
+)
+def test_any_convolution_follows_the_float_one(
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    stride: int,
+    pads: list[int],
+    dilation: int,
+    depthwise: bool,
+    activation: str,
+    seed: int,
+) -> None:
+    net = Net(inputs, 7, 8, seed=seed)
+    options = {"strides": [stride, stride], "pads": pads, "dilations": [dilation, dilation]}
+    channels = inputs * outputs if depthwise else outputs
+    net.conv(inputs, channels, kernel, group=inputs if depthwise else 1, **options)
+    if activation:
+        net.relu6() if activation == "relu6" else net.node(activation)
+    graph, rows, expected = quantized(net)
+    answers = quant_reference.run_float(graph, rows)
+    step = graph.tensors[graph.outputs[0]].scale
+    # Rounding of input and weights, then of the output.
+    assert np.abs(answers - expected).max() <= 6 * step
+    assert np.abs(answers - expected).mean() <= step
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 12), st.floats(0.1, 20), st.integers(0, 1000))
+def test_softmax_is_within_two_steps(width: int, spread: float, seed: int) -> None:
+    graph = QuantGraph({}, [], ["x"], ["x"])
+    tensor = Tensor("x", (1, width), float(np.float32(spread / 64)), 3)
+    stored = np.random.default_rng(seed).integers(-128, 128, (20, width)).astype(np.int8)
+    real = quant_reference.dequantize(stored, tensor).astype(np.float64)
+    expected = np.exp(real - real.max(1, keepdims=True))
+    expected /= expected.sum(1, keepdims=True)
+    shares = quant_reference.softmax(stored, tensor.scale)
+    assert graph.problems() == []
+    assert np.abs((shares + 128) / 256 - expected).max() <= 2 / 256
+
+
+def test_a_flattened_picture_stays_as_it_lies_and_the_weights_follow() -> None:
+    graph, _, _ = quantized(NETS["separable"]())
+    # The only transposition left is that of the three-channel input.
+    assert [op.inputs for op in graph.ops if isinstance(op, Transpose)] == [("x",)]
+
+
+def test_activations_are_fused_and_biases_stay_int32() -> None:
+    graph, _, _ = quantized(NETS["residual"]())
+    convolutions = [op for op in graph.ops if isinstance(op, Conv)]
+    assert [op.activation for op in convolutions] == ["relu", "relu", "none", "none"]
+    assert all(op.weights.bias.dtype == np.int32 for op in graph.weighted())
+
+
+def test_per_tensor_has_one_scale_a_layer() -> None:
+    graph, _, _ = quantized(NETS["residual"](), "per_tensor")
+    assert {op.weights.scales.size for op in graph.weighted()} == {1}
+
+
+def test_every_node_without_an_int8_form_is_named_at_once() -> None:
+    net = Net(2, 6, 6).node("Sin").conv(2, 4).node("Erf").reshape(1, 64).dense(64, 3)
+    with pytest.raises(Refused) as refused:
+        quantized(net)
+    assert refused.value.problems == ["sin_0: Sin has no int8 form here", "erf_2: Erf has no int8 form here"]
+
+
+def test_odd_options_are_refused_with_their_node_and_the_rest_is_still_checked() -> None:
+    net = Net(4, 8, 8).conv(4, 4, group=2)
+    net.node("MaxPool", kernel_shape=[2, 2], strides=[2, 2], dilations=[2, 2])
+    other = Net(4, 8, 8).node("MaxPool", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)
+    with pytest.raises(Refused, match="conv_0: groups = 2 for 4 channels"):
+        quantized(net)
+    with pytest.raises(Refused, match="ceil_mode"):
+        quantized(other)
+
+
+def test_a_huge_bias_makes_coarser_weights_instead_of_an_overflow() -> None:
+    net = Net(1, 4, 4).reshape(1, 16)
+    weights = net.constant(np.full((2, 16), 1e-7, np.float32))
+    net.node("Gemm", net.y, weights, net.constant(np.array([1e4, 0], np.float32)), transB=1)
+    graph, rows, expected = quantized(net)
+    assert graph.problems() == []
+    assert quant_reference.run_float(graph, rows)[:, 0] == pytest.approx(expected[:, 0], rel=0.01)
+
+
+def test_accumulators_beyond_the_exact_range_are_a_problem() -> None:
+    size = 70_000
+    tensors = {"x": Tensor("x", (1, size), 1.0, 0), "y": Tensor("y", (1, 1), 1e5, 0)}
+    weights = Weights(np.full((1, size), 127, np.int8), np.ones(1), np.zeros(1, np.int32))
+    op = FullyConnected("fc", ("x",), "y", weights, "none")
+    problems = QuantGraph(tensors, [op], ["x"], ["y"]).problems()
+    assert problems == ["fc: its accumulator can reach 1.14e+09, exact arithmetic ends at 1.07e+09"]

@@ -1,0 +1,93 @@
+"""Small ONNX graphs with random weights, made without torch."""
+
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from compression_jobs.pipeline.graph.graph import Graph
+
+
+class Net:
+    """Adds one node after the other; `y` is the tensor that the last one made."""
+
+    def __init__(self, *shape: int, seed: int = 0) -> None:
+        self.chance = np.random.default_rng(seed)
+        self.shape = (1, *shape)
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.y = "x"
+
+    def node(self, op: str, *inputs: str, **options: Any) -> "Net":
+        output = f"{op.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs or [self.y], [output], name=output, **options))
+        self.y = output
+        return self
+
+    def constant(self, values: Any) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(values), name))
+        return name
+
+    def weights(self, *shape: int, spread: float = 1.0) -> str:
+        fan_in = max(int(np.prod(shape[1:])), 1)
+        return self.constant((self.chance.normal(size=shape) * spread / fan_in**0.5).astype(np.float32))
+
+    def conv(self, inputs: int, outputs: int, kernel: int = 3, group: int = 1, **options: Any) -> "Net":
+        names = [self.weights(outputs, inputs // group, kernel, kernel), self.weights(outputs)]
+        return self.node("Conv", self.y, *names, group=group, kernel_shape=[kernel, kernel], **options)
+
+    def dense(self, inputs: int, outputs: int) -> "Net":
+        return self.node("Gemm", self.y, self.weights(outputs, inputs), self.weights(outputs), transB=1)
+
+    def relu6(self) -> "Net":
+        return self.node("Clip", self.y, self.constant(np.float32(0)), self.constant(np.float32(6)))
+
+    def reshape(self, *shape: int) -> "Net":
+        return self.node("Reshape", self.y, self.constant(np.array(shape, np.int64)))
+
+    def graph(self) -> Graph:
+        source = helper.make_tensor_value_info("x", TensorProto.FLOAT, self.shape)
+        target = helper.make_tensor_value_info(self.y, TensorProto.FLOAT, None)
+        body = helper.make_graph(self.nodes, "net", [source], [target], self.constants)
+        model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        return Graph(model)
+
+    def rows(self, count: int) -> np.ndarray:
+        return self.chance.normal(size=(count, *self.shape[1:])).astype(np.float32)
+
+
+def residual_net() -> Net:
+    """A stem, a residual block with a strided shortcut, global pooling, a dense head."""
+    net = Net(1, 12, 12).conv(1, 8, pads=[1, 1, 1, 1]).node("Relu")
+    stem = net.y
+    net.conv(8, 12, strides=[2, 2], pads=[1, 1, 1, 1]).node("Relu").conv(12, 12, pads=[1, 1, 1, 1])
+    body = net.y
+    net.y = stem
+    net.conv(8, 12, kernel=1, strides=[2, 2])
+    return net.node("Add", body, net.y).node("Relu").node("GlobalAveragePool").reshape(1, 12).dense(12, 5)
+
+
+def separable_net() -> Net:
+    """Depthwise separable convolutions with relu6, three channels in, pooling, softmax."""
+    net = Net(3, 10, 10).conv(3, 8, strides=[2, 2], pads=[0, 0, 1, 1]).relu6()
+    net.conv(8, 16, group=8, pads=[1, 1, 1, 1]).relu6().conv(16, 12, kernel=1).relu6()
+    net.node("AveragePool", kernel_shape=[2, 2], strides=[2, 2])
+    return net.reshape(1, 48).dense(48, 6).node("Softmax", axis=-1)
+
+
+def lenet() -> Net:
+    """Odd sizes, maxima before an activation of their own, average pooling with padding, two dense layers."""
+    net = Net(2, 13, 9).conv(2, 6, kernel=5).node("MaxPool", kernel_shape=[2, 2], strides=[2, 2]).node("Relu")
+    net.conv(6, 8, pads=[1, 1, 1, 1], dilations=[1, 1])
+    options = {"kernel_shape": [3, 3], "strides": [1, 1], "pads": [1, 1, 1, 1], "count_include_pad": 1}
+    return net.node("AveragePool", **options).reshape(1, 64).dense(64, 20).node("Relu").dense(20, 4)
+
+
+def perceptron() -> Net:
+    """A picture flattened at once, three dense layers."""
+    net = Net(1, 6, 6).reshape(1, 36).dense(36, 24).node("Relu").dense(24, 16).node("Relu")
+    return net.dense(16, 10)
+
+
+NETS = {"residual": residual_net, "separable": separable_net, "lenet": lenet, "perceptron": perceptron}
