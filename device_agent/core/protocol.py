@@ -15,6 +15,7 @@ SIGNATURE_BYTES = 64
 KEY_ID_BYTES = 8
 DIGEST_BYTES = 32
 ID_MAX_CHARS = 64
+MAX_COUNT = 9007199254740991  # what every JSON reader and every database column holds exactly
 
 CHUNK_BYTES_MICROPYTHON = 4096
 CHUNK_BYTES_LINUX = 32768
@@ -103,10 +104,16 @@ def parse_device_topic(topic: str) -> tuple[str, str, str]:
 def parse_chunk_topic(topic: str) -> tuple[str, int, int]:
     """Split a chunk topic into (sha256, chunk_bytes, chunk); raises ProtocolError for any other topic."""
     parts = topic.split("/")
-    if len(parts) != 6 or parts[0] + "/" + parts[1] + "/" + parts[2] != ROOT + "/blobs" or not is_sha256(parts[3]):
+    if (
+        len(parts) != 6
+        or parts[0] + "/" + parts[1] + "/" + parts[2] != ROOT + "/blobs"
+        or not is_sha256(parts[3])
+    ):
         raise ProtocolError("not a chunk topic: " + topic)
-    if not (parts[4].isdigit() and parts[5].isdigit()):
-        raise ProtocolError("not a chunk topic: " + topic)
+    for part in parts[4:]:
+        # Not isdigit: on CPython that holds for digits which int() refuses.
+        if not 0 < len(part) < 10 or not all(c in "0123456789" for c in part):
+            raise ProtocolError("not a chunk topic: " + topic)
     return parts[3], int(parts[4]), int(parts[5])
 
 
@@ -128,7 +135,7 @@ def decode(payload: bytes) -> dict:  # type: ignore[type-arg]
     """The message in `payload`; raises ProtocolError when it is no JSON object or of another version."""
     try:
         message = json.loads(bytes(payload).decode())
-    except (ValueError, UnicodeError) as error:
+    except (ValueError, UnicodeError, RuntimeError, MemoryError) as error:  # the last two: nested too deeply
         raise ProtocolError("not JSON: " + str(error))
     if not isinstance(message, dict):
         raise ProtocolError("not a JSON object")
@@ -147,8 +154,8 @@ def _need(message: dict, field: str, kind: object) -> object:  # type: ignore[ty
 
 def _need_count(message: dict, field: str) -> int:  # type: ignore[type-arg]
     value = _need(message, field, int)
-    if value < 0:  # type: ignore[operator]
-        raise ProtocolError(field + " is negative")
+    if not 0 <= value <= MAX_COUNT:  # type: ignore[operator]
+        raise ProtocolError(field + " is not between 0 and 2**53 - 1")
     return value  # type: ignore[return-value]
 
 
@@ -190,7 +197,9 @@ def parse_hello(payload: bytes) -> dict:  # type: ignore[type-arg]
             raise ProtocolError("apps." + app + " is not an object")
         _need_count(state, "sequence")
         installed = state.get("installed")
-        if installed is not None and not (isinstance(installed, dict) and is_sha256(installed.get("artifact"))):
+        if installed is not None and not (
+            isinstance(installed, dict) and is_sha256(installed.get("artifact"))
+        ):
             raise ProtocolError("apps." + app + ".installed names no artifact")
     return message
 
@@ -245,7 +254,7 @@ def parse_report(payload: bytes) -> dict:  # type: ignore[type-arg]
     if message["end_ms"] < message["start_ms"]:
         raise ProtocolError("end_ms lies before start_ms")
     labelled, correct = message.get("labelled", 0), message.get("correct", 0)
-    if not (isinstance(labelled, int) and isinstance(correct, int) and 0 <= correct <= labelled):
+    if not (isinstance(labelled, int) and isinstance(correct, int) and 0 <= correct <= labelled <= MAX_COUNT):
         raise ProtocolError("correct is not between 0 and labelled")
     return message
 
