@@ -25,15 +25,11 @@ class NoModel(Exception):
     """There is no model to answer with, yet."""
 
 
-def _silent(text: str) -> None:
-    pass
-
-
 class Agent:
     """One device.
 
     `config` is the provisioning file; optional fields beside it: board, flash_bytes (most an artifact may have),
-    spool_bytes, ring_entries. `log` takes lines for a person, `restart` starts the agent again (None: it cannot),
+    spool_bytes, ring_entries. `log` takes lines for a person (None: nobody reads them), `restart` starts the agent again (None: it cannot),
     `entropy(n)` gives n random bytes.
     """
 
@@ -44,13 +40,13 @@ class Agent:
         transport: ports.Transport,
         runtime: ports.Runtime,
         storage: ports.Storage,
-        log=_silent,
+        log=None,
         restart=None,
         entropy=os.urandom,
     ) -> None:
         self.clock = clock
         self.restart = restart
-        self.device = Device(config, clock, transport, storage, entropy, log)
+        self.device = Device(config, clock, transport, storage, entropy, log or (lambda text: None))
         self.apps = {name: App(self.device, name, runtime) for name in config.get("apps") or ["main"]}
         self.ring = Ring(config.get("ring_entries", RING_ENTRIES))
         self.link = Link(self.device, self.apps)

@@ -27,7 +27,7 @@ class Missing:
 
     def missing(self, blob: str, chunk_bytes: int, chunks: list[int]) -> None:
         """Say that these chunks were asked for and did not arrive."""
-        raise NotImplementedError
+        raise ports.Unfilled("Missing.missing")
 
 
 class ChunkStream:
@@ -113,7 +113,7 @@ class ChunkStream:
             self.close()
         elif dropped_later:
             self._ask_again(now_ms)
-        elif self.asked - self.next <= protocol.WINDOW_CHUNKS // 2:
+        elif self.asked < self.total and self.asked - self.next <= protocol.WINDOW_CHUNKS // 2:
             self._ask_more()
 
     def refuse(self, now_ms: int) -> None:

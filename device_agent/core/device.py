@@ -68,7 +68,10 @@ class Device(Missing):
             return
         self.reports += 1
         identity = {"epoch": self.epoch, "boot": self.boot, "sequence": self.reports, "utc": self.clock.utc()}
-        dropped, self.spool.dropped = self.spool.dropped, 0
+        dropped = 0
+        if self.online:
+            # Offline the count waits, because this report might be dropped itself.
+            dropped, self.spool.dropped = self.spool.dropped, 0
         self._spool("report", window.report(self.clock.ticks_ms(), identity, dropped))
 
     def missing(self, blob: str, chunk_bytes: int, chunks: list[int]) -> None:

@@ -4,20 +4,24 @@ The base classes hold the contract; `transports/`, `runtimes/` and `core/storage
 """
 
 
+class Unfilled(Exception):
+    """A host handed in a port that lacks this method."""
+
+
 class Clock:
     """Time of one device."""
 
     def ticks_ms(self) -> int:
         """Milliseconds since some fixed moment of this run; never goes back and never wraps."""
-        raise NotImplementedError
+        raise Unfilled("Clock.ticks_ms")
 
     def ticks_us(self) -> int:
         """Microseconds, for measuring one inference; never goes back and never wraps."""
-        raise NotImplementedError
+        raise Unfilled("Clock.ticks_us")
 
     def utc(self) -> "int | None":
         """Seconds since 1970 in UTC, or None while the clock is not trusted."""
-        raise NotImplementedError
+        raise Unfilled("Clock.utc")
 
 
 class Transport:
@@ -30,11 +34,11 @@ class Transport:
         `session` is the number in the presence messages (a log may want it). Forgets an earlier connection
         and whatever was still queued from it.
         """
-        raise NotImplementedError
+        raise Unfilled("Transport.connect")
 
     def connected(self) -> bool:
         """Whether the broker has accepted the connection and it still stands."""
-        raise NotImplementedError
+        raise Unfilled("Transport.connected")
 
     def failure(self) -> "str | None":
         """Why the last connection was refused or lost, in words; None when nothing is known."""
@@ -42,31 +46,31 @@ class Transport:
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool = False) -> int:
         """Send or queue one message and return a token for `acknowledged`; raises OSError when it cannot."""
-        raise NotImplementedError
+        raise Unfilled("Transport.publish")
 
     def acknowledged(self, token: int) -> bool:
         """Whether the broker acknowledged that QoS 1 message on this connection."""
-        raise NotImplementedError
+        raise Unfilled("Transport.acknowledged")
 
     def subscribe(self, filters: "list[tuple[str, int]]") -> None:
         """Ask for (topic filter, QoS) pairs in one SUBSCRIBE packet; raises OSError when it cannot."""
-        raise NotImplementedError
+        raise Unfilled("Transport.subscribe")
 
     def unsubscribe(self, topics: "list[str]") -> None:
         """End subscriptions in one UNSUBSCRIBE packet; raises OSError when it cannot."""
-        raise NotImplementedError
+        raise Unfilled("Transport.unsubscribe")
 
     def receive(self) -> "tuple[str, bytes] | None":
         """The next (topic, payload) of a bounded queue in order of arrival; None when there is none."""
-        raise NotImplementedError
+        raise Unfilled("Transport.receive")
 
     def wait(self, timeout_ms: int) -> None:
         """Sleep until there is traffic or the time is over."""
-        raise NotImplementedError
+        raise Unfilled("Transport.wait")
 
     def disconnect(self, clean: bool) -> None:
         """Close; without `clean` the broker publishes the will."""
-        raise NotImplementedError
+        raise Unfilled("Transport.disconnect")
 
     def fetch_range(self, url: str, start: int, end: int) -> bytes:
         """Bytes start..end-1 of `url` by HTTPS; raises OSError. Only hosts with memory for it offer this."""
@@ -81,15 +85,15 @@ class Runtime:
 
     def fresh(self) -> "Runtime":
         """Another empty runtime of this kind (one an app, and one for the model under test)."""
-        raise NotImplementedError
+        raise Unfilled("Runtime.fresh")
 
     def load(self, path: str, signature: dict) -> None:  # type: ignore[type-arg]
         """Load the artifact at `path`; `signature` is the manifest's signature_spec. Any exception means it failed."""
-        raise NotImplementedError
+        raise Unfilled("Runtime.load")
 
     def unload(self) -> None:
         """Free the model; harmless when none is loaded."""
-        raise NotImplementedError
+        raise Unfilled("Runtime.unload")
 
     def run(self, x: object) -> list:  # type: ignore[type-arg]
         """Outputs for one input as real numbers, one flat sequence or array an output.
@@ -97,11 +101,11 @@ class Runtime:
         `x` is a bytes-like raw little-endian tensor, a (nested) list of numbers, or a numpy array on CPython. An input
         that does not fit the model raises ValueError that names both shapes.
         """
-        raise NotImplementedError
+        raise Unfilled("Runtime.run")
 
     def run_raw(self, inputs: "list[bytes]") -> list:  # type: ignore[type-arg]
         """Raw little-endian output tensors (bytes-like) for raw input tensors, as the self-test holds them."""
-        raise NotImplementedError
+        raise Unfilled("Runtime.run_raw")
 
 
 class Storage:
@@ -109,44 +113,44 @@ class Storage:
 
     def read(self, name: str) -> "bytes | None":
         """The whole file, or None when there is none."""
-        raise NotImplementedError
+        raise Unfilled("Storage.read")
 
     def size(self, name: str) -> int:
         """Bytes in the file; 0 when there is none."""
-        raise NotImplementedError
+        raise Unfilled("Storage.size")
 
     def exists(self, name: str) -> bool:
         """Whether the file is there."""
-        raise NotImplementedError
+        raise Unfilled("Storage.exists")
 
     def append(self, name: str, data: bytes) -> None:
         """Add to the end of the file, making it when needed; on disk only after `sync`."""
-        raise NotImplementedError
+        raise Unfilled("Storage.append")
 
     def write_at(self, name: str, offset: int, data: bytes) -> None:
         """Overwrite from `offset` (at most the file's size) on, growing the file when needed."""
-        raise NotImplementedError
+        raise Unfilled("Storage.write_at")
 
     def sync(self, name: str) -> None:
         """Return when everything written to the file is on disk."""
-        raise NotImplementedError
+        raise Unfilled("Storage.sync")
 
     def write_atomic(self, name: str, data: bytes) -> None:
         """Replace the file: write new, flush, sync, rename. After a power cut either the old or the new is there."""
-        raise NotImplementedError
+        raise Unfilled("Storage.write_atomic")
 
     def open_read(self, name: str):  # type: ignore[no-untyped-def]
         """The file opened for binary reading (read, seek, close)."""
-        raise NotImplementedError
+        raise Unfilled("Storage.open_read")
 
     def remove(self, name: str) -> None:
         """Delete the file; harmless when there is none."""
-        raise NotImplementedError
+        raise Unfilled("Storage.remove")
 
     def path(self, name: str) -> str:
         """Where the file stands, for runtimes that open it themselves."""
-        raise NotImplementedError
+        raise Unfilled("Storage.path")
 
     def free_bytes(self) -> "int | None":
         """Bytes left on the device's storage, None when unknown."""
-        raise NotImplementedError
+        raise Unfilled("Storage.free_bytes")

@@ -2,7 +2,7 @@
 
 Entries are appended to the newer file; when it is half of the limit, the older file goes (its entries counted as
 dropped when they were not acknowledged) and a new one begins. An entry is `length (2 bytes) || first 4 bytes of
-sha256(body) || body`, body = `leaf length (1 byte) || leaf || payload`. A torn tail is ignored and never appended to.
+sha256(body) || body`, body = `leaf length (1 byte) || leaf || payload`. A torn tail is ignored and overwritten.
 Entries acknowledged before a power cut may be sent again after it: receivers tell them by epoch, boot and sequence.
 """
 
@@ -27,7 +27,7 @@ class _Segment:
     def begin(self, mark: int) -> None:
         self.mark = mark
         self.bytes = MARK_BYTES  # valid bytes: everything before a torn tail
-        self.torn = False
+        self.closed = False  # nothing may be added
         self.waiting = 0  # entries the broker has not acknowledged
         self.read_at = MARK_BYTES  # where the next entry to send begins
         self.done_at = MARK_BYTES  # where the first one not acknowledged begins
@@ -79,7 +79,7 @@ class Spool:
             segment.bytes += HEAD_BYTES + len(body)
             segment.waiting += 1
             body = self._entry(segment, segment.bytes)
-        segment.torn = self.storage.size(name) != segment.bytes
+        segment.closed = self.storage.size(name) < MARK_BYTES
         return segment
 
     def put(self, leaf: str, payload: bytes) -> None:
@@ -88,13 +88,11 @@ class Spool:
         limit = min(MAX_ENTRY_BYTES, self.half_bytes - MARK_BYTES)
         if len(entry) > limit:
             raise OSError("a spooled message has at most %d bytes, this one %d" % (limit, len(entry)))
-        if self.new.torn or self.new.bytes + len(entry) > self.half_bytes:
+        if self.new.closed or self.new.bytes + len(entry) > self.half_bytes:
             self._rotate()
-        # An append that fails half-way leaves a torn tail behind, which must not be appended to.
-        self.new.torn = True
-        self.storage.append(self.new.name, entry)
+        # Overwrites the torn tail that a power cut or a full disk may have left.
+        self.storage.write_at(self.new.name, self.new.bytes, entry)
         self.storage.sync(self.new.name)
-        self.new.torn = False
         self.new.bytes += len(entry)
         self.new.waiting += 1
 
@@ -127,7 +125,7 @@ class Spool:
         self.dropped += segment.waiting
         segment.waiting = 0
         segment.read_at = segment.done_at = segment.bytes
-        segment.torn = True
+        segment.closed = True
 
     def acknowledge(self, ticket: "tuple[str, int, int]") -> None:
         """The broker has that message; to be called in the order in which `next` gave them."""

@@ -1,0 +1,26 @@
+"""Every moment at which the power can go, on CPython and in the VM; the normal run takes a fixed sample."""
+
+import subprocess
+
+import pytest
+
+from tests.device_agent.core.portable import cuts
+from tests.device_agent.core.test_in_micropython import ROOT, micropython
+
+pytestmark = pytest.mark.full
+
+IN_VM = "import sys; sys.path.insert(0, '.'); from tests.device_agent.core.portable import cuts; print(cuts.cuts(1))"
+
+
+def test_every_cut_on_cpython() -> None:
+    done = cuts.cuts(every=1)
+    print(f"{done} power cuts, 0 exceptions")
+    assert done == sum(cuts.operations(name) for name in cuts.SCENARIOS) * len(cuts.MODES)
+
+
+def test_every_cut_in_the_vm() -> None:
+    command = [micropython(), "-X", "heapsize=8m", "-c", IN_VM]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    print(f"{done.stdout.strip()} power cuts in the VM")
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 500
