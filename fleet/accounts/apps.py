@@ -14,8 +14,13 @@ class AccountsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Make the groups of the roles whenever the database was migrated."""
+        """Make the groups of the roles whenever the database was migrated; keep who changed what."""
+        from auditlog.registry import auditlog
+        from django.contrib.auth import get_user_model
+
         post_migrate.connect(_make_roles, sender=self)
+        auditlog.register(self.get_model("ApiToken"), exclude_fields=["digest", "last_used_at"])
+        auditlog.register(get_user_model(), exclude_fields=["password", "last_login"], m2m_fields={"groups"})
 
 
 def _make_roles(using: str, **kwargs: Any) -> None:

@@ -53,8 +53,10 @@ def make_token(user: User, name: str, *, expires_at: datetime | None = None) -> 
 
 def revoke(token: ApiToken, now: datetime | None = None) -> None:
     """End a token for good; a token that is revoked already keeps its time."""
-    ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=now or timezone.now())
     token.refresh_from_db(fields=["revoked_at"])
+    if token.revoked_at is None:
+        token.revoked_at = now or timezone.now()
+        token.save(update_fields=["revoked_at"])
 
 
 def tokens_for(user: User, *, everyone: bool = False) -> QuerySet[ApiToken]:

@@ -5,6 +5,16 @@ from typing import Any
 from django.apps import AppConfig
 from django.db.models.signals import post_migrate
 
+# By model, the columns that workers write or that are too long to be read in a log.
+AUDITED = {
+    "Model": [],
+    "ModelVersion": ["facts", "signature", "problems", "lease_token", "lease_until", "attempt"],
+    "Alias": [],
+    "Dataset": ["facts", "problems", "lease_token", "lease_until", "attempt"],
+    "Target": ["subtraction"],
+    "Artifact": ["signature", "measurements", "lineage"],
+}
+
 
 class RegistryConfig(AppConfig):
     """What can run: models, versions, datasets, targets, artifacts."""
@@ -14,8 +24,12 @@ class RegistryConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Write the target presets whenever the database was migrated."""
+        """Write the target presets whenever the database was migrated; keep who changed what."""
+        from auditlog.registry import auditlog
+
         post_migrate.connect(_sync_targets, sender=self)
+        for name, unlogged in AUDITED.items():
+            auditlog.register(self.get_model(name), exclude_fields=unlogged)
 
 
 def _sync_targets(using: str, **kwargs: Any) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from django.core.files import File
-from django.core.files.storage import Storage, default_storage
+from django.core.files.storage import FileSystemStorage, default_storage
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
@@ -137,12 +137,9 @@ def _name(sha256: str) -> str:
     return f"{sha256[:2]}/{sha256}"
 
 
-def _local_path(name: str, storage: Storage = default_storage) -> Path | None:
+def _local_path(name: str) -> Path | None:
     """Where `name` is on this machine; None when the storage is elsewhere, such as S3."""
-    try:
-        return Path(storage.path(name))
-    except NotImplementedError:
-        return None
+    return Path(default_storage.path(name)) if isinstance(default_storage, FileSystemStorage) else None
 
 
 def _staging_folder() -> Path | None:

@@ -260,12 +260,14 @@ def recall(artifact: Artifact, *, reason: str) -> Artifact:
     """Say that no rollout may take this artifact any more; devices that run it are rolled back by a rollout."""
     if not reason.strip():
         raise Refused("a recall needs a reason", remedy="Say what is wrong with the artifact.")
-    rows = Artifact.objects.filter(pk=artifact.pk, recalled_at=None)
-    if not rows.update(recalled_at=timezone.now(), recall_reason=reason.strip()):
-        raise Conflict(f"artifact {artifact.pk} is recalled already")
-    events.publish("artifacts", f"version:{artifact.version_id}")
-    artifact.refresh_from_db(fields=["recalled_at", "recall_reason"])
-    return artifact
+    with transaction.atomic():
+        row = Artifact.objects.select_for_update().get(pk=artifact.pk)
+        if row.recalled_at is not None:
+            raise Conflict(f"artifact {artifact.pk} is recalled already: {row.recall_reason}")
+        row.recalled_at, row.recall_reason = timezone.now(), reason.strip()
+        row.save(update_fields=["recalled_at", "recall_reason"])
+        events.publish("artifacts", f"version:{artifact.version_id}")
+    return get_artifact(artifact.pk)
 
 
 def invalid(what: str, error: ValidationError) -> Refused:

@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
+from compression_jobs import outcome
 from compression_jobs.models import Job
 from compression_jobs.runner import run_job
 from compression_jobs.sweeping import BUSY_RESEND, IDLE_RESEND, sweep
@@ -112,6 +113,25 @@ def test_a_worker_that_wakes_up_too_late_writes_nothing(child: Any, queue: list[
     assert (job.state, job.progress, job.lease_token) == (Job.State.RUNNING, {"step": "other"}, other.token)
     assert not Artifact.objects.exists()
     assert not job.candidates.exists()
+
+
+def test_a_worker_that_finished_too_late_publishes_nothing(tmp_path: Path) -> None:
+    job = JobFactory()
+    rows = Job.objects.filter(pk=job.pk)
+    late = leases.claim(rows, state=Job.State.RUNNING)
+    results = pretend.find(
+        {"targets": [{"slug": "raspberry-pi-4"}]}, tmp_path, tmp_path, tmp_path, tmp_path / "told"
+    )
+    expire(job)
+    other = leases.claim(rows)
+    assert late is not None
+    assert other is not None
+    assert not outcome.publish(job, late, results, tmp_path)
+    assert late.lost
+    assert rows.get().state == Job.State.RUNNING
+    assert not Artifact.objects.exists()
+    assert outcome.publish(job, other, results, tmp_path)
+    assert Artifact.objects.count() == 1
 
 
 def test_the_third_lost_worker_fails_the_job_with_the_reason(queue: list[Any]) -> None:

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from auditlog.models import LogEntry
 from django.test import Client
 from django.utils import timezone
 
@@ -102,3 +103,18 @@ def test_a_session_works_but_only_with_the_csrf_token() -> None:
     assert client.get("/api/v1/me").status_code == 200
     answer = client.post("/api/v1/tokens", {"name": "x"}, content_type="application/json")
     assert answer.status_code == 403
+
+
+def test_who_did_it_over_the_api_is_kept_and_secrets_are_not() -> None:
+    user = UserFactory(roles=[Role.ENGINEER])
+    client = api_client(user=user)
+    client.post("/api/v1/models", {"slug": "digits"}, content_type="application/json")
+    made = client.post("/api/v1/tokens", {"name": "ci"}, content_type="application/json").json()
+    client.delete(f"/api/v1/tokens/{made['id']}")
+    kept = list(LogEntry.objects.filter(actor=user))
+    assert sorted((entry.content_type.model, entry.get_action_display()) for entry in kept) == [
+        ("apitoken", "create"),
+        ("apitoken", "update"),
+        ("model", "create"),
+    ]
+    assert "digest" not in str([entry.changes for entry in kept])

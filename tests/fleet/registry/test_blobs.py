@@ -108,6 +108,18 @@ def test_storing_the_same_bytes_again_starts_the_grace_time_again() -> None:
 
 
 @pytest.mark.django_db
+def test_a_sweep_that_comes_second_deletes_nothing() -> None:
+    now, sha256 = timezone.now(), blobs.store_bytes(b"seen as stray").sha256
+    seen = Blob.objects.get()
+    blobs.store_bytes(b"seen as stray")
+    assert not blobs._delete(seen, now)
+    seen = Blob.objects.get()
+    VersionFactory(sha256=sha256, upload_sha256=sha256)
+    assert not blobs._delete(seen, now)
+    assert blobs.exists(sha256)
+
+
+@pytest.mark.django_db
 def test_storing_again_heals_a_damaged_file(tmp_path: Path) -> None:
     sha256 = blobs.store_bytes(b"good bytes").sha256
     (tmp_path / sha256[:2] / sha256).write_bytes(b"bad")
