@@ -39,6 +39,7 @@ class Install:
         self.fetched = False
         self.proof: "slots.Proof | None" = None
         self.said_ms = 0
+        self.said_done = 0
         self.act = self._step_spec
 
     def _parts(self) -> list[tuple[dict, str, str, int]]:
@@ -154,13 +155,11 @@ class Install:
         return wait
 
     def _tell_progress(self, now_ms: int) -> None:
-        if (
-            self.download is not None
-            and now_ms - self.said_ms >= PROGRESS_MS
-            and self.parts[0][1] == slots.MODEL
-        ):
-            self.said_ms = now_ms
-            done, total = self.download.progress()
+        if self.download is None or now_ms - self.said_ms < PROGRESS_MS or self.parts[0][1] != slots.MODEL:
+            return
+        done, total = self.download.progress()
+        if done != self.said_done:
+            self.said_ms, self.said_done = now_ms, done
             self.entered("downloading", {"done": done, "total": total})
 
     # --- testing ---------------------------------------------------------------------------------
