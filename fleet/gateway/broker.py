@@ -99,6 +99,10 @@ class Broker:
         self._client.disconnect()
         self._client.loop_stop()
 
+    def subscribe(self) -> None:
+        """Ask for everything the gateway reads; harmless when it has it already."""
+        self._client.subscribe(self._filters())
+
     @property
     def connected(self) -> bool:
         """Whether the broker has accepted us and the connection stands."""
@@ -196,7 +200,7 @@ class Broker:
             self._connected = True
             self._forgotten = self._forgotten or not flags.session_present
         logger.info("connected to the broker, session %s", "found" if flags.session_present else "new")
-        client.subscribe(self._filters())
+        self.subscribe()
         self.wake.set()
 
     def _on_disconnect(

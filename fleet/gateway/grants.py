@@ -7,6 +7,7 @@ from typing import Protocol
 
 from django.conf import settings
 
+from fleet.errors import Unavailable
 from fleet.gateway import dynsec, nats_file
 from fleet.inventory.models import BrokerGrant
 
@@ -60,9 +61,13 @@ class Dynsec:
         self.broker = broker
         self.own = dynsec.gateway_commands(username, share)
 
-    def grant_own(self) -> bool:
-        """Give the gateway's own user what it needs; whether the plugin answered."""
-        return self._send(self.own, "the gateway")
+    def grant_own(self) -> None:
+        """Give the gateway's own user what it needs; raises Unavailable when the plugin does not answer."""
+        if not self._send(self.own, "the gateway"):
+            raise Unavailable(
+                "the broker's security plugin does not answer",
+                remedy="Load mosquitto_dynamic_security.so, and let the gateway's user control it.",
+            )
 
     def grant_once(self, now: datetime) -> int:
         """Carry some rows to the plugin; 0 when nothing is due or it does not answer."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, close_old_connections, transaction
+from django.db import InterfaceError, InternalError, OperationalError, ProgrammingError, transaction
 
 from device_agent.core import protocol
 from fleet.gateway.broker import Arrival
@@ -28,6 +28,9 @@ BATCH_SECONDS = 0.2
 MAX_PAYLOAD = {"presence": 512, "hello": 16384, "status": 8192, "report": protocol.REPORT_MAX_BYTES}
 MAX_INT = 2**53
 MAX_DEPTH = 8
+
+# Errors that no message can cause: the database is away, broken or not migrated yet, and the batch has to wait.
+DATABASE_AWAY = (OperationalError, InterfaceError, InternalError, ProgrammingError)
 
 PARSERS: dict[str, Callable[[bytes], dict[str, Any]]] = {
     "presence": protocol.parse_presence,
@@ -65,13 +68,12 @@ def take_batch(arrivals: "queue.Queue[Arrival]", wait_s: float) -> list[Arrival]
 
 
 def store(batch: Sequence[Arrival], now: datetime) -> None:
-    """Apply a batch in one transaction; raises OperationalError or InterfaceError when the database is away."""
+    """Apply a batch in one transaction; raises one of DATABASE_AWAY when nothing could be stored."""
     received = [found for arrival in batch if (found := read(arrival)) is not None]
-    close_old_connections()
     try:
         with transaction.atomic():
             apply(received, now)
-    except (OperationalError, InterfaceError):
+    except DATABASE_AWAY:
         raise
     except Exception:
         # One message among many is bad in a way that nobody foresaw: find it, so that the others count.
@@ -84,7 +86,7 @@ def _apply_alone(one: Received, now: datetime) -> None:
     try:
         with transaction.atomic():
             apply([one], now)
-    except (OperationalError, InterfaceError):
+    except DATABASE_AWAY:
         raise
     except Exception:
         logger.exception("a %s of %s is dropped, because it cannot be applied", one.kind, one.device)

@@ -11,7 +11,7 @@ import redis
 from django.conf import settings
 from django.core.cache import cache
 from django.db import Error as DatabaseError
-from django.db import InterfaceError, OperationalError, close_old_connections, connection
+from django.db import close_old_connections, connection
 from django.utils import timezone
 
 from fleet import events
@@ -64,9 +64,13 @@ class Gateway:
         finally:
             self.stop()
             threads[0].join(15)
-            self.broker.stop()
-            if self.lock is not None:
-                self.lock.close()
+            self.close()
+
+    def close(self) -> None:
+        """Disconnect, leaving what waits at the broker there, and let another gateway start."""
+        self.broker.stop()
+        if self.lock is not None:
+            self.lock.close()
 
     def stop(self) -> None:
         """Ask both loops to end."""
@@ -75,15 +79,16 @@ class Gateway:
 
     # --- in --------------------------------------------------------------------------------------
 
-    def receive_once(self) -> int:
+    def receive_once(self, wait_s: float = 0.5) -> int:
         """Store and acknowledge one batch; returns how many messages it had."""
-        batch = inbox.take_batch(self.broker.arrivals, wait_s=0.5)
+        batch = inbox.take_batch(self.broker.arrivals, wait_s)
         if batch:
             self._store(batch)
         return len(batch)
 
     def _receive_for_ever(self) -> None:
         while not self.stopping.is_set():
+            close_old_connections()
             self.receive_once()
         connection.close()
 
@@ -94,7 +99,7 @@ class Gateway:
                 return
             try:
                 inbox.store(batch, timezone.now())
-            except (OperationalError, InterfaceError) as error:
+            except inbox.DATABASE_AWAY as error:
                 logger.error("the database does not answer, %d messages wait: %s", len(batch), error)
                 connection.close()
                 self.stopping.wait(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
@@ -125,6 +130,8 @@ class Gateway:
         try:
             if isinstance(self.granting, grants.Dynsec):
                 self.granting.grant_own()
+                # What was refused before the gateway had its rights is granted now.
+                self.broker.subscribe()
             marked = outbox.mark_all_due()
         except Exception:
             self.broker.remember_forgotten()

@@ -14,7 +14,7 @@ from fleet.rollouts.models import Delivery, Rollout, Wave
 
 OFFERED_AT_ONCE = 200
 # A tick ends well within its time limit; what is left over comes with the next one, a second later.
-MOST_A_TICK = 1000
+MOST_A_TICK = 400
 MAX_HISTORY = 60
 
 State = Delivery.State
