@@ -16,12 +16,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 from fleet.cli import embedded, ports
 from fleet.cli.django_services import application_services
 from fleet.cli.supervisor import Say, Service, StartError, Supervisor
 
 WATCH_SECONDS = 0.2
+# Services that may run elsewhere, and the ports they usually have.
+GIVEN_SERVICES = {"REDIS_URL": 6379, "MQTT_URL": 1883}
 ANYWHERE = ("0.0.0.0", "::")
 
 # A module that each extra brings: without it the children could not start.
@@ -65,8 +68,8 @@ class Reach:
 class Stack:
     """Valkey, broker, web, workers, beat and gateway, with their data in one folder.
 
-    `env` may set any variable of the server; where it (or the environment) names a REDIS_URL or MQTT_URL, that
-    service is used and none is started.
+    `env` may set any variable of the server; where it names a REDIS_URL or MQTT_URL, that service is used and none
+    is started.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class Stack:
         self.var = var.absolute()
         self.reach = reach or Reach()
         self.say = say
-        self.given = {**os.environ, **(env or {})}
+        self.given = dict(env or {})
         self.ports = _resolved(chosen or Ports(), self.reach.listen)
         self.supervisor = Supervisor(self.var / "log", say)
         self.first_words = ""
@@ -135,8 +138,10 @@ class Stack:
             made["MQTT_URL"] = f"{scheme}://{_bracketed(self.reach.near)}:{self.ports.mqtt}"
             made["BROKER_GRANTS"] = f"nats-file:{users}"
             if self.reach.listen in ANYWHERE:
-                made["MQTT_DEVICE_URL"] = f"{scheme}://{_host(self.public_url)}:{self.ports.mqtt}"
-        return {**self.given, **made}
+                made["MQTT_DEVICE_URL"] = (
+                    f"{scheme}://{_bracketed(urlsplit(self.public_url).hostname or self.reach.near)}:{self.ports.mqtt}"
+                )
+        return {**os.environ, **self.given, **made}
 
     @property
     def _starts_valkey(self) -> bool:
@@ -158,6 +163,7 @@ class Stack:
         check_installed()
         self._take_lock()
         try:
+            self._check_given()
             self._check_ports()
             self._start_services()
         except BaseException:
@@ -214,6 +220,16 @@ class Stack:
     def _watch(self) -> None:
         while not self._stopping.wait(WATCH_SECONDS):
             self.supervisor.watch_once()
+
+    def _check_given(self) -> None:
+        for name, usual in GIVEN_SERVICES.items():
+            if not self.given.get(name):
+                continue
+            place = urlsplit(self.given[name])
+            where = f"{place.hostname}:{place.port or usual}"
+            self.say(f"{name} names {where}, so none is started here")
+            if not ports.listens(place.port or usual, place.hostname or ""):
+                raise StartError(f"{name} names {where}, where nothing answers; start that, or unset {name}")
 
     def _check_ports(self) -> None:
         wanted: list[tuple[str, str, int]] = [("web", "--port", self.ports.web)]
@@ -280,7 +296,3 @@ def _resolved(chosen: Ports, listen: str) -> Ports:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _host(url: str) -> str:
-    return url.partition("://")[2].partition("/")[0].rpartition(":")[0] or url.partition("://")[2]

@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from fleet.cli.output import console
-from fleet.cli.stack import ANYWHERE, DEMO_NEEDS, Ports, Reach, Stack, check_installed
+from fleet.cli.stack import ANYWHERE, DEMO_NEEDS, GIVEN_SERVICES, Ports, Reach, Stack, check_installed
 from fleet.cli.supervisor import StartError
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -41,7 +41,8 @@ def up(
 ) -> None:
     """Start the whole stack on this machine, and watch it until Ctrl-C."""
     reach = Reach(listen, _public(listen, public_url, port), _certificate(tls_cert, tls_key))
-    stack = Stack(var, Ports(port, mqtt_port, redis_port), reach, say=say)
+    given = {name: os.environ[name] for name in GIVEN_SERVICES if os.environ.get(name)}
+    stack = Stack(var, Ports(port, mqtt_port, redis_port), reach, env=given, say=say)
     serve(stack)
 
 

@@ -28,7 +28,14 @@ ANY_PORT = ["--port", "0", "--mqtt-port", "0"]
 @pytest.fixture
 def outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A working directory outside the source tree, and none of the tests' own settings."""
-    for name in ("TINYFLEET_VAR", "TINYFLEET_URL", "TINYFLEET_TOKEN", "DJANGO_SETTINGS_MODULE"):
+    for name in (
+        "REDIS_URL",
+        "MQTT_URL",
+        "TINYFLEET_VAR",
+        "TINYFLEET_URL",
+        "TINYFLEET_TOKEN",
+        "DJANGO_SETTINGS_MODULE",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -155,6 +162,14 @@ def test_services_named_in_the_environment_are_used_and_none_is_started(tmp_path
     found = Stack(tmp_path, FREE, env=given)
     assert {name: found.env[name] for name in given} == given
     assert "BROKER_GRANTS" not in found.env or found.env["BROKER_GRANTS"] == os.environ.get("BROKER_GRANTS")
+
+
+def test_a_service_in_the_environment_that_does_not_answer_is_one_line(outside, monkeypatch):
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    done = tinyfleet("up", *ANY_PORT)
+    assert done.returncode == 2
+    assert "REDIS_URL names 127.0.0.1:1, where nothing answers" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_failed_start_leaves_nothing_behind(tmp_path, monkeypatch):
