@@ -14,7 +14,7 @@ SPOOL_BYTES = 262144
 
 
 class Device(Missing):
-    """One device; `config` is the provisioning file (see the agent's README for the optional fields)."""
+    """One device; `config` is the provisioning file (optional fields: see Agent)."""
 
     def __init__(  # type: ignore[no-untyped-def]
         self,
