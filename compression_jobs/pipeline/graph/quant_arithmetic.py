@@ -26,6 +26,13 @@ def quantize_multipliers(real: npt.NDArray[np.float64]) -> tuple[Int32Array, Int
     return fixed.astype(np.int32), shift.astype(np.int32)
 
 
+def mean_multiplier(real: float, count: int) -> tuple[int, int]:
+    """Multiplier and shift of a mean: the division by `count` is folded into it (tflite: QuantizedMeanOrSum)."""
+    fixed, exponent = (int(part) for part in quantize_multipliers(np.array(real)))
+    room = min(count.bit_length() - 1, 32, 31 + exponent)
+    return (fixed << room) // count, exponent - room
+
+
 def multiply(values: Int64Array, multiplier: npt.ArrayLike, shift: npt.ArrayLike) -> Int64Array:
     """Values times multiplier times 2^shift, rounded twice (MultiplyByQuantizedMultiplier)."""
     shift = np.asarray(shift, dtype=np.int64)

@@ -16,6 +16,7 @@ from compression_jobs.pipeline.graph.quant_arithmetic import (
     Int64Array,
     divide_by_power_of_two,
     doubling_high_multiply,
+    mean_multiplier,
     multiply,
     quantize_multipliers,
 )
@@ -118,9 +119,9 @@ def _pool(graph: q.QuantGraph, op: q.Pool, inputs: list[Int8Array]) -> Int64Arra
 def _mean(graph: q.QuantGraph, op: q.Mean, inputs: list[Int8Array]) -> Int64Array:
     source, target = graph.tensor_of(op), graph.output_of(op)
     sums = (inputs[0].astype(np.int64) - source.zero_point).sum(axis=(1, 2))
-    multiplier, shift = quantize_multipliers(np.array(source.scale / target.scale))
-    count = inputs[0].shape[1] * inputs[0].shape[2]
-    means = _divide_rounding(multiply(sums, multiplier, shift), np.array(count))
+    means = multiply(
+        sums, *mean_multiplier(source.scale / target.scale, inputs[0].shape[1] * inputs[0].shape[2])
+    )
     shape = (len(sums), *target.shape[1:])
     return _clip(means + target.zero_point, (QMIN, QMAX)).reshape(shape)
 
