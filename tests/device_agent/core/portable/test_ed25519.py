@@ -1,6 +1,6 @@
 """Ed25519 accepts the vectors of RFC 8032 and refuses what a strict verifier must refuse."""
 
-from device_agent.core.ed25519 import sha512, verify
+from device_agent.core.ed25519 import _decoded, sha512, verify
 
 L = (1 << 252) + 27742317777372353535851937790883648493
 P = (1 << 255) - 19
@@ -89,6 +89,16 @@ def test_points_that_are_not_canonical_or_not_on_the_curve_are_refused() -> None
     for point in (little(P), little(P + 1), little(1 | 1 << 255), little(2), b"\xff" * 32):
         assert not verify(point, message, signature)
         assert not verify(key, message, point + signature[32:])
+
+
+def test_every_point_has_one_form_only() -> None:
+    for y in (0, 1, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18):
+        assert _decoded(little(y)) is not None
+        assert _decoded(little(P + y)) is None
+    # x is 0 for y = 1 and y = -1, and 0 has no sign.
+    for y in (1, P - 1):
+        assert _decoded(little(y)) is not None
+        assert _decoded(little(y | 1 << 255)) is None
 
 
 def test_sha512_of_the_standard_and_across_block_borders() -> None:
