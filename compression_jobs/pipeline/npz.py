@@ -25,7 +25,7 @@ KINDS = {"f": "floats", "i": "integers", "u": "integers", "b": "booleans", "U": 
 READ = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 SAVE_WAY = "save it with numpy.savez(path, x=..., y=...)"
 
-DAMAGE = (ValueError, OSError, EOFError, KeyError, RuntimeError, NotImplementedError, SyntaxError, TypeError, OverflowError,
+DAMAGE = (ValueError, OSError, EOFError, KeyError, RuntimeError, SyntaxError, TypeError, OverflowError,
           RecursionError, MemoryError, IndexError, AttributeError, zipfile.BadZipFile, zlib.error)  # fmt: skip
 
 

@@ -103,7 +103,7 @@ LABELS = np.arange(ROWS) % 3
     ("arrays", "reason"),
     [
         ({"y": LABELS}, "the dataset has no x"),
-        ({"x": not_finite(), "y": LABELS}, "NaN or infinity in 1 rows, the first is row 7"),
+        ({"x": not_finite(), "y": LABELS}, "^x holds NaN or infinity in 1 rows, the first is row 7"),
         ({"x": images(), "y": LABELS[:-1]}, "y has shape \\(39,\\) but x has 40 rows"),
         ({"x": images(), "y": LABELS - 1}, "14 labels are out of range, the first is -1 in row 0"),
         ({"x": images(), "y": LABELS + 10**6}, "labels are out of range"),
