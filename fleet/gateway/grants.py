@@ -3,24 +3,17 @@
 import logging
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
 
 from django.conf import settings
 
 from fleet.errors import Unavailable
 from fleet.gateway import dynsec, nats_file
+from fleet.gateway.broker import Broker
 from fleet.inventory.models import BrokerGrant
 
 AT_ONCE = 20
 
 logger = logging.getLogger(__name__)
-
-
-class Control(Protocol):
-    """Whatever can talk to Mosquitto's security plugin."""
-
-    def control(self, commands: list[dynsec.Command], timeout_s: float = 10.0) -> list[str] | None:
-        """Send commands; what the plugin refused, or None when it did not answer."""
 
 
 class NoGrants:
@@ -57,7 +50,7 @@ class NatsFile:
 class Dynsec:
     """Mosquitto: commands to its plugin for each row that is due."""
 
-    def __init__(self, broker: Control, username: str, share: str) -> None:
+    def __init__(self, broker: Broker, username: str, share: str) -> None:
         self.broker = broker
         self.own = dynsec.gateway_commands(username, share)
 

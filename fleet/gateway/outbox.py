@@ -5,14 +5,14 @@ losing a race means publishing twice, never not at all.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Protocol
 
 from django.db import transaction
 
 from device_agent.core import protocol
 from fleet.errors import NotFound
+from fleet.gateway.broker import Broker
 from fleet.inventory.models import BrokerGrant, Command, Device
 from fleet.registry import blobs, offers
 from fleet.registry.models import BlobOffer
@@ -28,14 +28,7 @@ Message = tuple[str, bytes, bool]
 logger = logging.getLogger(__name__)
 
 
-class Publisher(Protocol):
-    """Whatever can publish and say whether the broker has it."""
-
-    def publish(self, messages: Sequence[Message], timeout_s: float = 10.0) -> bool:
-        """Publish (topic, payload, retain) with QoS 1; whether every one was acknowledged in time."""
-
-
-def publish_once(broker: Publisher, now: datetime) -> int:
+def publish_once(broker: Broker, now: datetime) -> int:
     """Publish some of what is due; returns how much, 0 when there was nothing or the broker is away."""
     work = _publish_commands(broker, now)
     work += _publish_offers(broker, now)
@@ -52,7 +45,7 @@ def mark_all_due() -> int:
     return marked + BrokerGrant.objects.update(due=True)
 
 
-def _publish_commands(broker: Publisher, now: datetime) -> int:
+def _publish_commands(broker: Broker, now: datetime) -> int:
     waiting = Command.objects.filter(due=True, expires_at__gt=now, device__state=Device.State.ACTIVE)
     batch = list(waiting.select_related("device").order_by("created_at")[:COMMANDS_AT_ONCE])
     if not batch or not broker.publish([_command(command) for command in batch]):
@@ -75,7 +68,7 @@ def _command(command: Command) -> Message:
     return protocol.device_topic(command.device.name, "command"), protocol.encode(body), False
 
 
-def _publish_offers(broker: Publisher, now: datetime) -> int:
+def _publish_offers(broker: Broker, now: datetime) -> int:
     done = 0
     for offered in offers.due(now)[:OFFERS_AT_ONCE]:
         try:
@@ -101,7 +94,7 @@ def _chunks(offered: BlobOffer) -> Iterator[Message]:
             yield topic, file.read(offered.chunk_bytes), True
 
 
-def _in_parts(broker: Publisher, messages: Iterator[Message]) -> bool:
+def _in_parts(broker: Broker, messages: Iterator[Message]) -> bool:
     """Publish many messages a few at a time, so that a large blob never lies in memory whole."""
     part: list[Message] = []
     for message in messages:
@@ -113,7 +106,7 @@ def _in_parts(broker: Publisher, messages: Iterator[Message]) -> bool:
     return not part or broker.publish(part)
 
 
-def _publish_intents(broker: Publisher, now: datetime) -> int:
+def _publish_intents(broker: Broker, now: datetime) -> int:
     waiting = Intent.objects.filter(due=True, current=True).select_related("device", "delivery__artifact")
     not_there = _blobs_still_due()
     batch = [
@@ -142,7 +135,7 @@ def _names(intent: Intent) -> set[str]:
     return {sha256 for sha256, _ in offers.blobs_of(artifact)} if artifact else set()
 
 
-def _withdraw_offers(broker: Publisher, now: datetime) -> int:
+def _withdraw_offers(broker: Broker, now: datetime) -> int:
     done = 0
     for offered in offers.to_withdraw(now)[:OFFERS_AT_ONCE]:
         count = protocol.chunk_count(offered.bytes, offered.chunk_bytes)

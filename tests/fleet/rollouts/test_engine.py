@@ -1,82 +1,20 @@
 """Whole rollouts, driven by ticks and by devices played by hand."""
 
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import pytest
 
 from device_agent.core import ed25519, protocol
-from fleet.accounts.roles import Role
-from fleet.errors import Conflict, FleetError, Refused
 from fleet.inventory import services as inventory
-from fleet.inventory.models import DeviceApp, DeviceGroup, InstalledSpan
+from fleet.inventory.models import DeviceApp, InstalledSpan
 from fleet.registry import signing
-from fleet.registry.models import Artifact, ModelVersion
-from fleet.rollouts import engine, intents, services
-from fleet.rollouts.models import Delivery, Intent, Rollout
-from tests.factories import ArtifactFactory, GroupFactory, TargetFactory, UserFactory, VersionFactory
-from tests.fleet.devices_by_hand import HandDevice, hand_device
+from fleet.rollouts import intents, services
+from fleet.rollouts.models import Delivery, Intent
+from tests.factories import ArtifactFactory, VersionFactory
+from tests.fleet.devices_by_hand import hand_device
+from tests.fleet.rollouts.world import RULES, World
 
 pytestmark = pytest.mark.django_db
-
-NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
-RULES = {
-    "waves": [1, "100%"],
-    "soak_seconds": 0,
-    "delivery_timeout_s": 600,
-    "trial": {"max_seconds": 60, "min_labelled": 20},
-}
-
-
-class World:
-    """A group of devices that all run version 1, and a version 2 to be rolled out."""
-
-    def __init__(self, size: int = 6) -> None:
-        self.now = NOW
-        self.user = UserFactory(roles=[Role.OPERATOR])
-        self.group: DeviceGroup = GroupFactory(slug="lab")
-        self.v1: Artifact = ArtifactFactory()
-        self.v2: Artifact = ArtifactFactory(version=VersionFactory(model=self.v1.version.model))
-        self.devices = {f"pi-{n}": self._device(f"pi-{n}") for n in range(size)}
-
-    def _device(self, name: str) -> HandDevice:
-        device = hand_device(name, self.now, groups=[self.group])
-        device.installed, device.sequence = self.v1.sha256, 3
-        device.session += 1
-        device.hello(self.now)
-        return device
-
-    def create(self, version: ModelVersion | None = None, **changes: Any) -> Rollout:
-        """A started rollout, after its first tick."""
-        rollout = services.create(
-            self.user, version=version or self.v2.version, group=self.group, rules={**RULES, **changes}
-        )
-        services.start(self.user, rollout)
-        self.tick(3)
-        return self.fresh(rollout)
-
-    def tick(self, times: int = 1, **later: float) -> None:
-        """Let time pass, and the engine look."""
-        for _ in range(times):
-            self.now += timedelta(**(later or {"seconds": 1}))
-            engine.tick(self.now)
-
-    def offered(self) -> list[HandDevice]:
-        """Devices with a delivery at work."""
-        rows = Delivery.objects.filter(state="offered").values_list("device__name", flat=True)
-        return [self.devices[name] for name in rows]
-
-    def fresh(self, rollout: Rollout) -> Rollout:
-        """As the database has it."""
-        return services.rollout_by_id(rollout.pk)
-
-    def succeed(self, devices: list[HandDevice]) -> None:
-        """Each goes all the way and keeps it."""
-        for device in devices:
-            for state in ("downloading", "verifying", "testing", "trial"):
-                device.status(state, self.now)
-            evidence = {"n": 50, "labelled": 20, "correct": 19, "enough": True}
-            device.status("succeeded", self.now, evidence=evidence)
 
 
 @pytest.fixture
@@ -333,45 +271,6 @@ def test_a_newer_rollout_supersedes_what_an_aborted_one_left(world: World) -> No
     active = Delivery.objects.exclude(state__in=Delivery.ENDS).values_list("device", flat=True)
     assert len(active) == len(set(active)) == 6
     assert world.devices["pi-0"].desired()["artifact"]["sha256"] == v3.sha256
-
-
-@pytest.mark.parametrize(
-    "strategy", [{"waves": []}, {"waves": ["101%"]}, {"waves": [0]}, {"p1": 0.01}, {"no": 1}]
-)
-def test_strategies_that_make_no_sense_are_refused(world: World, strategy: dict[str, Any]) -> None:
-    """With the field in the sentence."""
-    with pytest.raises(Refused, match=r"waves|p1|no"):
-        services.preview(world.user, version=world.v2.version, group=world.group, rules=strategy)
-
-
-def test_refusals_name_the_reason(world: World) -> None:
-    """Empty group, no artifact, all taken, all run it already."""
-
-    def refused(group: DeviceGroup, version: ModelVersion) -> str:
-        with pytest.raises(FleetError) as caught:
-            services.create(world.user, version=version, group=group, rules=RULES)
-        return caught.value.message
-
-    empty = GroupFactory(slug="empty")
-    assert refused(empty, world.v2.version) == "group 'empty' has no devices"
-    others = GroupFactory(slug="others")
-    hand_device("zero", NOW, groups=[others], target=TargetFactory(slug="raspberry-pi-zero-2-w"))
-    assert "no artifact of this version for raspberry-pi-zero-2-w" in refused(others, world.v2.version)
-    tiny = GroupFactory(slug="tiny")
-    hand_device("mcu", NOW, groups=[tiny], target=TargetFactory(slug="stm32f746"))
-    assert "export only" in refused(tiny, world.v2.version)
-    assert "runs this artifact already" in refused(world.group, world.v1.version)
-    rollout = world.create()
-    assert f"rollout {rollout.pk} is at work on it" in refused(world.group, world.v2.version)
-
-
-def test_verbs_out_of_place_say_what_is_possible(world: World) -> None:
-    """A conflict with a way out."""
-    rollout = world.create()
-    with pytest.raises(Conflict) as caught:
-        services.approve(world.user, rollout)
-    assert "is running and cannot be approved" in caught.value.message
-    assert "pause, abort, roll-back" in caught.value.remedy
 
 
 def test_approval_and_start_time(world: World) -> None:
