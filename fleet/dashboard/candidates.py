@@ -23,7 +23,7 @@ class Row:
     @property
     def figures(self) -> dict[str, Any]:
         """What was measured."""
-        return self.candidate.measurements
+        return dict(self.candidate.measurements)
 
 
 def of(job: Job, target: Target) -> list[Row]:

@@ -180,7 +180,7 @@ def _accuracy_sentence(seen: Sequence[AccuracyPoint], floor: float | None, gaps:
 def _over_time(name: str, unit: str, markers: Sequence[Marker]) -> dict[str, Any]:
     return {
         "grid": {"left": 8, "right": 20, "top": 44 if markers else 28, "bottom": 56, "containLabel": True},
-        "legend": {"bottom": 0},
+        "legend": {"bottom": 0, "type": "scroll"},
         "tooltip": {"trigger": "axis"},
         "xAxis": {"type": "time", "name": "UTC", "utc": True, "nameLocation": "middle", "nameGap": 24},
         "yAxis": {"type": "value", "name": name, "unit": unit},

@@ -24,7 +24,7 @@ PRESENCE = [
 ]
 
 
-class FleetFilter(django_filters.FilterSet):
+class FleetFilter(django_filters.FilterSet):  # type: ignore[misc]  # the library is not typed
     """What all filters have in common: Tabler's clothes, and bad values that filter nothing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -50,9 +50,15 @@ class DeviceFilter(FleetFilter):
         queryset=Target.objects.all(), to_field_name="slug", empty_label="any"
     )
     group = django_filters.ModelChoiceFilter(
-        queryset=DeviceGroup.objects.all(), to_field_name="slug", empty_label="any", method="by_group"
+        queryset=DeviceGroup.objects.all(),
+        to_field_name="slug",
+        empty_label="any",
+        method="by_group",
+        label="Group",
     )
-    presence = django_filters.ChoiceFilter(choices=PRESENCE, empty_label="any", method="by_presence")
+    presence = django_filters.ChoiceFilter(
+        choices=PRESENCE, empty_label="any", method="by_presence", label="Presence"
+    )
 
     class Meta:
         model = Device
@@ -79,9 +85,10 @@ class DeviceFilter(FleetFilter):
         if value == "offline":
             return seen.filter(online=False)
         now = timezone.now()
-        late = [
-            d.pk for d in seen.filter(online=True).only("last_seen_at", "heartbeat_s") if d.is_overdue(now)
-        ]
+        online = (
+            Device.objects.filter(online=True).exclude(last_seen_at=None).only("last_seen_at", "heartbeat_s")
+        )
+        late = [device.pk for device in online if device.is_overdue(now)]
         return (
             seen.filter(pk__in=late) if value == "overdue" else seen.filter(online=True).exclude(pk__in=late)
         )
@@ -91,10 +98,14 @@ class RolloutFilter(FleetFilter):
     """By state, model and group."""
 
     state = django_filters.ChoiceFilter(
-        choices=[(s, s.replace("_", " ")) for s in Rollout.State.values], empty_label="any"
+        choices=[(s, s.replace("_", " ")) for s in Rollout.State.values], empty_label="any", label="State"
     )
     model = django_filters.ModelChoiceFilter(
-        field_name="version__model", queryset=Model.objects.all(), to_field_name="slug", empty_label="any"
+        field_name="version__model",
+        label="Model",
+        queryset=Model.objects.all(),
+        to_field_name="slug",
+        empty_label="any",
     )
     group = django_filters.ModelChoiceFilter(
         queryset=DeviceGroup.objects.all(), to_field_name="slug", empty_label="any"
@@ -110,10 +121,18 @@ class JobFilter(FleetFilter):
 
     state = django_filters.ChoiceFilter(choices=Job.State, empty_label="any")
     model = django_filters.ModelChoiceFilter(
-        field_name="version__model", queryset=Model.objects.all(), to_field_name="slug", empty_label="any"
+        field_name="version__model",
+        label="Model",
+        queryset=Model.objects.all(),
+        to_field_name="slug",
+        empty_label="any",
     )
     target = django_filters.ModelChoiceFilter(
-        field_name="targets", queryset=Target.objects.all(), to_field_name="slug", empty_label="any"
+        field_name="targets",
+        label="Target",
+        queryset=Target.objects.all(),
+        to_field_name="slug",
+        empty_label="any",
     )
 
     class Meta:

@@ -17,7 +17,7 @@ class Row:
     @property
     def figures(self) -> dict[str, Any]:
         """What was measured."""
-        return self.artifact.measurements
+        return dict(self.artifact.measurements)
 
     @property
     def accuracy(self) -> dict[str, Any] | None:

@@ -135,7 +135,8 @@ def running_rollouts() -> list[Rollout]:
             total=Count("deliveries", filter=install),
             succeeded=Count("deliveries", filter=install & Q(deliveries__state=Delivery.State.SUCCEEDED)),
             stopped=Count("deliveries", filter=install & Q(deliveries__state__in=ends)),
-        )[:10]
+        )
+        .order_by("-created_at", "-pk")[:10]
     )
 
 

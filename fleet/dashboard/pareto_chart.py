@@ -47,7 +47,7 @@ def pareto(
     shown_budget = flash_bytes if flash_bytes and flash_bytes <= 4 * largest else None
     option = {
         "grid": {"left": 8, "right": 24, "top": 36, "bottom": 56, "containLabel": True},
-        "legend": {"bottom": 0},
+        "legend": {"bottom": 0, "type": "scroll"},
         "tooltip": {"trigger": "item"},
         "xAxis": bytes_axis(max(largest, shown_budget or 0)),
         "yAxis": accuracy_axis([c.accuracy["value"] for c in drawn], min_accuracy),

@@ -87,6 +87,7 @@ async def events(names: frozenset[str]) -> AsyncIterator[str]:
     pubsub = client.pubsub(ignore_subscribe_messages=True)
     try:
         await pubsub.subscribe(CHANGES)
+        await pubsub.get_message(ignore_subscribe_messages=False, timeout=1)  # the confirmation
         while not stop.is_set() and loop.time() < end:
             heard = await _next(pubsub, stop)
             changed = sorted(names & set(heard.split())) if heard else []

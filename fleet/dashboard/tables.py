@@ -18,7 +18,7 @@ from fleet.rollouts.models import Rollout
 RIGHT = {"th": {"class": "num"}, "td": {"class": "num"}}
 
 
-class FleetTable(tables.Table):
+class FleetTable(tables.Table):  # type: ignore[misc]  # the library is not typed
     """What all tables have in common."""
 
     class Meta:
@@ -45,7 +45,7 @@ class DeviceTable(FleetTable):
 
     name = tables.Column(verbose_name="Device")
     presence = tables.Column(empty_values=(), order_by=("state", "-online", "last_seen_at"))
-    target = tables.Column(accessor="target__slug")
+    target = tables.Column(accessor="target__slug", verbose_name="Target")
     runs = tables.Column(empty_values=(), orderable=False)
     delivery = tables.Column(empty_values=(), orderable=False, verbose_name="Delivery")
     groups = tables.Column(empty_values=(), orderable=False)
@@ -59,6 +59,10 @@ class DeviceTable(FleetTable):
     def render_name(self, record: Device) -> SafeString:
         """The name, leading to the device."""
         return row_link(reverse("dashboard:device", args=[record.name]), record.name)
+
+    def value_name(self, record: Device) -> str:
+        """The name alone, for CSV."""
+        return record.name
 
     def render_presence(self, record: Device) -> SafeString:
         """In time, overdue, offline: as a chip."""
@@ -132,7 +136,7 @@ class JobTable(FleetTable):
     version = tables.Column(verbose_name="Job", order_by=("version__model__slug", "version__number"))
     state = tables.Column()
     targets = tables.Column(empty_values=(), orderable=False)
-    dataset = tables.Column(accessor="dataset__name")
+    dataset = tables.Column(accessor="dataset__name", verbose_name="Dataset")
     outcome = tables.Column(empty_values=(), orderable=False)
     created_at = tables.Column(verbose_name="Made")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from django import forms
 
-from fleet.dashboard.forms.styling import StyledForm
+from fleet.dashboard.forms.styling import ModelChoice, ModelChoices, StyledForm
 from fleet.registry.models import CheckState, Dataset, Model, ModelVersion, Target, slug_validator
 
 OBJECTIVES = [
@@ -48,7 +48,8 @@ class ModelForm(StyledForm):
 class VersionForm(StyledForm):
     """A new version of a model."""
 
-    files = MultipleFileField(
+    model_files = MultipleFileField(
+        label="Files",
         help_text="One .onnx or .tflite; torch's default exporter writes m.onnx and m.onnx.data: choose both.",
         widget=MultipleFileInput(attrs={"accept": ".onnx,.data,.tflite,.bin"}),
     )
@@ -77,7 +78,7 @@ class AliasForm(StyledForm):
     reason = forms.CharField(max_length=500, required=False)
 
 
-class VersionChoice(forms.ModelChoiceField):
+class VersionChoice(ModelChoice):
     """Versions as `digits v3`."""
 
     def label_from_instance(self, obj: Any) -> str:
@@ -85,7 +86,7 @@ class VersionChoice(forms.ModelChoiceField):
         return str(obj)
 
 
-class DatasetChoice(forms.ModelChoiceField):
+class DatasetChoice(ModelChoice):
     """Datasets with their number of rows."""
 
     def label_from_instance(self, obj: Any) -> str:
@@ -94,7 +95,7 @@ class DatasetChoice(forms.ModelChoiceField):
         return f"{obj.name} ({rows:,} rows)" if rows else str(obj.name)
 
 
-class TargetChoices(forms.ModelMultipleChoiceField):
+class TargetChoices(ModelChoices):
     """Targets with their budget."""
 
     def label_from_instance(self, obj: Any) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 
 from fleet.dashboard.forms.registry import VersionChoice
-from fleet.dashboard.forms.styling import StyledForm
+from fleet.dashboard.forms.styling import ModelChoice, StyledForm
 from fleet.inventory.models import DeviceGroup
 from fleet.registry.models import CheckState, ModelVersion
 
@@ -16,7 +16,7 @@ EVIDENCE = [
 ]
 
 
-class GroupChoice(forms.ModelChoiceField):
+class GroupChoice(ModelChoice):
     """Groups by name and rule."""
 
     def label_from_instance(self, obj: Any) -> str:

@@ -1,10 +1,17 @@
 """Forms that look like Tabler's: one class a widget, and a place for what the server refused."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 
 from fleet.errors import FleetError
+
+if TYPE_CHECKING:
+    # Django's own fields take a type only for type checkers.
+    ModelChoice = forms.ModelChoiceField[Any]
+    ModelChoices = forms.ModelMultipleChoiceField[Any]
+else:
+    ModelChoice, ModelChoices = forms.ModelChoiceField, forms.ModelMultipleChoiceField
 
 
 class StyledForm(forms.Form):

@@ -29,28 +29,33 @@ def icon(name: str, classes: str = "icon") -> SafeString:
     )
 
 
+def _number(value: object) -> float | None:
+    # A key that a measurement lacks reaches a filter as an empty text.
+    return value if isinstance(value, int | float) else None
+
+
 @register.filter
-def size(value: float | None) -> str:
+def size(value: object) -> str:
     """Bytes in binary units."""
-    return words.size(value)
+    return words.size(_number(value))
 
 
 @register.filter
-def micros(value: float | None) -> str:
+def micros(value: object) -> str:
     """Microseconds in the unit a person would choose."""
-    return words.micros(value)
+    return words.micros(_number(value))
 
 
 @register.filter
-def count(value: float | None) -> str:
+def count(value: object) -> str:
     """A count with thin groups, large ones shortened."""
-    return words.count(value)
+    return words.count(_number(value))
 
 
 @register.filter
-def share(value: float | None) -> str:
+def share(value: object) -> str:
     """A share as a percentage."""
-    return words.share(value)
+    return words.share(_number(value))
 
 
 @register.filter
@@ -66,9 +71,10 @@ def points(value: Mapping[str, Any] | None) -> str:
 
 
 @register.filter
-def budget_share(used: float | None, budget: float | None) -> int:
+def budget_share(used: object, budget: object) -> int:
     """How much of a budget is used, in per cent, at most 100 for the meter."""
-    return min(100, round(100 * used / budget)) if used and budget else 0
+    part, whole = _number(used), _number(budget)
+    return min(100, round(100 * part / whole)) if part and whole else 0
 
 
 @register.filter

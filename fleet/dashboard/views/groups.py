@@ -81,12 +81,12 @@ def edit(request: HttpRequest, slug: str) -> HttpResponse:
     group = services.group_named(slug)
     form = GroupForm(request.POST or None, initial=_initial(group))
     form.fields["slug"].disabled = True
-    if (
-        request.method == "POST"
-        and form.is_valid()
-        and attempt(request, lambda: _change(request, group, form.cleaned_data), "The group is changed.")
-    ):
-        return redirect("dashboard:group", group.slug)
+    if request.method == "POST" and form.is_valid():
+        changed = attempt(
+            request, lambda: _change(request, group, form.cleaned_data), "The group is changed."
+        )
+        if changed:
+            return redirect("dashboard:group", group.slug)
     return render(
         request, "dashboard/pages/group_form.html", {"section": "groups", "form": form, "group": group}
     )
@@ -107,11 +107,16 @@ def delete(request: HttpRequest, slug: str) -> HttpResponse:
     number = len(services.members(group))
     if attempt(
         request,
-        lambda: [services.delete_group(reader(request), group)],
+        lambda: _delete(request, group),
         f"Group {slug} is deleted; its {plural(number, 'device')} stay.",
     ):
         return redirect("dashboard:groups")
     return redirect("dashboard:group", slug)
+
+
+def _delete(request: HttpRequest, group: DeviceGroup) -> bool:
+    services.delete_group(reader(request), group)
+    return True
 
 
 def _names(data: dict[str, Any]) -> list[str]:

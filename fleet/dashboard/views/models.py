@@ -46,6 +46,7 @@ def show(request: HttpRequest, slug: str) -> HttpResponse:
         model.versions.prefetch_related("aliases")
         .annotate(artifact_count=Count("artifacts"))
         .defer("signature")
+        .order_by("-number")
     )
     moves = AliasMove.objects.filter(model=model).select_related("from_version", "to_version", "moved_by")
     context = {

@@ -48,6 +48,8 @@ def index(request: HttpRequest) -> HttpResponse:
         total=Count("deliveries", filter=install),
         succeeded=Count("deliveries", filter=install & Q(deliveries__state=Delivery.State.SUCCEEDED)),
     )
+    # Grouped queries drop the model's own ordering.
+    rollouts = rollouts.order_by("-created_at", "-pk")
     found = RolloutFilter(request.GET, queryset=rollouts)
     table = RolloutTable(found.qs)
     RequestConfig(request, paginate={"per_page": 50}).configure(table)

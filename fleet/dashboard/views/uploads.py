@@ -19,7 +19,9 @@ def version(request: HttpRequest, slug: str) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         data = form.cleaned_data
         try:
-            made = services.upload_version(model, data["files"], notes=data["notes"], user=reader(request))
+            made = services.upload_version(
+                model, data["model_files"], notes=data["notes"], user=reader(request)
+            )
             return redirect("dashboard:version", model.slug, made.number)
         except FleetError as error:
             form.refusal = error

@@ -1,0 +1,23 @@
+"""Clients for the tests of pages: one a role."""
+
+from collections.abc import Callable
+
+import pytest
+from django.test import Client
+
+from fleet.accounts.roles import Role
+from tests.factories import UserFactory
+
+Login = Callable[..., Client]
+
+
+@pytest.fixture
+def login(db: None) -> Login:
+    """A client that is logged in with the given roles."""
+
+    def make(*roles: Role) -> Client:
+        client = Client()
+        client.force_login(UserFactory(roles=list(roles)))
+        return client
+
+    return make

@@ -1,0 +1,145 @@
+"""The wizard, the live page and its verbs."""
+
+from typing import Any
+
+import pytest
+from django.urls import reverse
+
+from fleet.accounts.roles import Role
+from fleet.inventory.models import Device, DeviceGroup
+from fleet.registry.models import Artifact
+from fleet.rollouts import services
+from fleet.rollouts.models import Delivery, Rollout, Wave
+from tests.factories import (
+    ArtifactFactory,
+    DeviceFactory,
+    GroupFactory,
+    ModelFactory,
+    TargetFactory,
+    UserFactory,
+    VersionFactory,
+)
+from tests.fleet.dashboard.conftest import Login
+from tests.fleet.dashboard.rows import rollout
+
+WIZARD = "/rollouts/new/"
+
+
+@pytest.fixture
+def artifact(db: None) -> Artifact:
+    """An artifact, a group of three that can take it and one that cannot."""
+    group = GroupFactory(slug="office")
+    for name in ("one", "two", "three"):
+        DeviceFactory(name=name, groups=[group])
+    DeviceFactory(name="other", target=TargetFactory(slug="raspberry-pi-5"), groups=[group])
+    made: Artifact = ArtifactFactory(version=VersionFactory(model=ModelFactory(slug="digits")))
+    return made
+
+
+def form(artifact: Artifact, **changes: str) -> dict[str, str]:
+    """The wizard's fields."""
+    fields = {
+        "version": str(artifact.version_id),
+        "group": "office",
+        "app": "main",
+        "waves": "1, 100%",
+        "soak_seconds": "60",
+    }
+    trial = {"min_inferences": "50", "min_labelled": "0", "max_seconds": "600"}
+    return {**fields, **trial, **changes}
+
+
+def test_the_dry_run_is_exactly_what_planning_says_with_a_reason_for_everybody_left_out(
+    artifact: Artifact, login: Login
+) -> None:
+    answer = login(Role.OPERATOR).get(WIZARD, {"dry": "1", **form(artifact)})
+    page, plan = answer.content.decode(), answer.context["plan"]
+    operator = UserFactory(roles=[Role.OPERATOR])
+    assert plan == services.preview(
+        operator, version=artifact.version, group=group(), rules={"waves": [1, "100%"]}
+    )
+    assert "3 devices in 2 waves" in page
+    assert "no artifact of this version for raspberry-pi-5" in page
+    assert plan.evidence in page
+    assert not Rollout.objects.exists()
+
+
+def test_starting_makes_the_rollout_with_the_strategy_of_the_form(artifact: Artifact, login: Login) -> None:
+    client = login(Role.OPERATOR)
+    answer = client.post(WIZARD, form(artifact, min_labelled="20", require_approval="False"))
+    made = Rollout.objects.get()
+    assert answer.headers["Location"] == f"/rollouts/{made.pk}/"
+    assert made.state == Rollout.State.SCHEDULED
+    assert made.strategy["waves"] == [1, "100%"]
+    assert made.strategy["trial"]["min_labelled"] == 20
+    draft = client.post(WIZARD, form(artifact, draft="1", require_approval="on"))
+    assert client.get(draft.headers["Location"]).status_code == 200
+    assert Rollout.objects.first().state == Rollout.State.DRAFT  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"group": "empty"}, "has no devices"),
+        ({"waves": "none"}, "neither a number of devices nor a share"),
+        ({"app": "a b"}, "is no app name"),
+    ],
+)
+def test_what_cannot_start_is_refused_in_words(
+    changes: dict[str, str], words: str, artifact: Artifact, login: Login
+) -> None:
+    GroupFactory(slug="empty")
+    client = login(Role.OPERATOR)
+    assert words in client.get(WIZARD, {"dry": "1", **form(artifact, **changes)}).content.decode()
+    refused = client.post(WIZARD, form(artifact, **changes))
+    assert refused.status_code == 422
+    assert words in refused.content.decode()
+
+
+def test_the_live_page_has_bars_the_gates_sentence_and_a_roll_back_that_names_what_it_touches(
+    artifact: Artifact, login: Login
+) -> None:
+    made = rollout(artifact, takers(), group())
+    Wave.objects.update(verdict={"decision": "wait", "sentence": "the wave is under way: 1 of 3 ended"})
+    Delivery.objects.filter(device__name="one").update(
+        state="succeeded", evidence={"n": 54, "labelled": 22, "correct": 21}
+    )
+    page = login(Role.OPERATOR).get(f"/rollouts/{made.pk}/").content.decode()
+    for text in (
+        "1 succeeded",
+        "2 at work",
+        "The wave is under way: 1 of 3 ended.",
+        "21 of 22 labels right",
+        "Roll back digits on 3 devices?",
+        f'data-live="rollout:{made.pk}"',
+    ):
+        assert text in page
+    assert "Roll back digits" not in login().get(f"/rollouts/{made.pk}/").content.decode()
+
+
+def test_roll_back_pause_and_a_verb_that_makes_no_sense(artifact: Artifact, login: Login) -> None:
+    made = rollout(artifact, takers(), group())
+    client = login(Role.OPERATOR)
+
+    def act(verb: str) -> Any:
+        return client.post(reverse("dashboard:rollout-act", args=[made.pk, verb]), follow=True)
+
+    act("pause")
+    made.refresh_from_db()
+    assert made.state == Rollout.State.PAUSED
+    assert "cannot be approved" in act("approve").content.decode()
+    assert act("explode").status_code == 404
+    act("roll-back")
+    made.refresh_from_db()
+    assert made.state in (Rollout.State.ROLLING_BACK, Rollout.State.ROLLED_BACK)
+    assert made.deliveries.filter(kind=Delivery.Kind.ROLL_BACK).count() == 3
+
+
+def group() -> DeviceGroup:
+    """The group of the fixture."""
+    return DeviceGroup.objects.get(slug="office")
+
+
+def takers() -> list[Device]:
+    """The devices that can take the artifact."""
+    return list(Device.objects.exclude(name="other"))
