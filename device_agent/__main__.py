@@ -29,18 +29,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _enrol(options: argparse.Namespace) -> int:
-    device = enrol(options.server, options.token, options.device, options.state)
+    device = enrol(options.server, options.token, options.device, _credentials(options))
     log.info(
         "%s is enrolled as %s; its file is %s",
         device["device"],
         device["target"],
-        config.provision_file(options.state),
+        config.provision_file(_credentials(options)),
     )
     return 0
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.token and not config.provision_file(options.state).exists():
+    if options.token and not config.provision_file(_credentials(options)).exists():
         if not options.server or not options.device:
             raise AgentError("--token needs --server and --device, too")
         _enrol(options)
@@ -48,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
     from device_agent import host as hosts
     from device_agent import http
 
-    host = hosts.open_host(options.state)
+    host = hosts.open_host(options.state, _credentials(options))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: host.stop())
     server = http.serve(host, options.http) if options.http is not None else None
@@ -68,6 +68,11 @@ def _run(options: argparse.Namespace) -> int:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     log.info("stopped")
     return 0
+
+
+def _credentials(options: argparse.Namespace) -> Path:
+    folder: Path = options.credentials or options.state
+    return folder
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -91,6 +96,12 @@ def _add_enrolment(parser: argparse.ArgumentParser, needed: bool) -> None:
     when = "" if needed else " (enrols first when the state folder is not enrolled yet)"
     parser.add_argument(
         "--state", type=Path, required=True, help="folder that keeps credentials, models and reports"
+    )
+    parser.add_argument(
+        "--credentials",
+        type=Path,
+        metavar="DIR",
+        help="folder of provision.json, when the state folder may be lost",
     )
     parser.add_argument("--server", required=needed, metavar="URL", help="address of the Tinyfleet server")
     parser.add_argument("--token", required=needed, help=f"enrolment token{when}")

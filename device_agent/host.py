@@ -153,10 +153,13 @@ class Host:
         self.stop()
 
 
-def open_host(state: Path | str) -> Host:
-    """The agent of an enrolled state folder, with the runtime of its target; raises AgentError."""
+def open_host(state: Path | str, credentials: Path | str | None = None) -> Host:
+    """The agent of an enrolled device, with the runtime of its target; raises AgentError.
+
+    `credentials` is the folder of `provision.json` when it is not the state folder.
+    """
     folder = Path(state)
-    config = provisioning.load(folder)
+    config = provisioning.load(Path(credentials or state))
     model_runtime = runtime(config["runtime"])
     try:
         from device_agent.transports.paho import PahoTransport
@@ -170,6 +173,7 @@ def open_host(state: Path | str) -> Host:
 
 def _only_agent_of(state: Path) -> IO[bytes]:
     """Two agents on one folder would spoil each other's slots."""
+    state.mkdir(parents=True, exist_ok=True)
     lock_file = (state / "agent.lock").open("wb")
     try:
         fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)

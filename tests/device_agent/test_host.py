@@ -1,5 +1,7 @@
 """The agent in a Linux process: turns are fair, folders have one agent, applications use it from Python."""
 
+import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -96,6 +98,21 @@ def test_an_unset_clock_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert now > CLOCK_TRUSTED_FROM
     monkeypatch.setattr("time.time", lambda: 86400.0)
     assert clock.utc() is None
+
+
+def test_a_device_whose_state_folder_is_lost_starts_afresh_with_credentials_kept_elsewhere(
+    tmp_path: Path,
+) -> None:
+    config.save(tmp_path / "credentials", provisioning())
+    epochs = []
+    for _ in range(2):
+        agent = open_host(tmp_path / "state", tmp_path / "credentials")
+        with agent:
+            assert agent.status()["boot"] == 1
+        record = next((tmp_path / "state").glob("state.?")).read_bytes()
+        epochs.append(json.loads(record[8:])["epoch"])
+        shutil.rmtree(tmp_path / "state")
+    assert epochs[0] != epochs[1]
 
 
 def test_an_unknown_runtime_in_the_provisioning_is_one_sentence(state: Path) -> None:
