@@ -6,9 +6,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from device_agent.core import protocol
 from device_agent.core.agent import NoModel
-from tests.device_agent.core.portable import bench
+from tests.device_agent.core.portable import bench, failing_broker, failing_storage
 
-FAULTS = st.lists(st.integers(min_value=bench.KEEP, max_value=bench.EMPTY), max_size=12)
+FAULTS = st.lists(st.integers(min_value=failing_broker.KEEP, max_value=failing_broker.EMPTY), max_size=12)
 MODELS = {
     1: bench.model(1),
     2: bench.model(2, shift=1),
@@ -32,7 +32,7 @@ class AgentMachine(RuleBasedStateMachine):
     def _surviving(self, action) -> None:  # type: ignore[no-untyped-def]
         try:
             action()
-        except bench.PowerCut:
+        except failing_storage.PowerCut:
             self.bench.boot()
 
     @rule(tag=st.sampled_from(sorted(MODELS)), trial=st.booleans(), honest=st.booleans())
@@ -86,7 +86,10 @@ class AgentMachine(RuleBasedStateMachine):
     def broker(self, up: bool) -> None:
         self.bench.broker.up = up
 
-    @rule(operations=st.integers(1, 30), mode=st.sampled_from([bench.LOST, bench.HALF, bench.KEPT]))
+    @rule(
+        operations=st.integers(1, 30),
+        mode=st.sampled_from([failing_storage.LOST, failing_storage.HALF, failing_storage.KEPT]),
+    )
     def cut_the_power_soon(self, operations: int, mode: int) -> None:
         storage = self.bench.storage
         storage.cut_at, storage.mode = storage.operations + operations, mode

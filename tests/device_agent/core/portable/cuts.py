@@ -1,16 +1,8 @@
 """Scenarios in which the power goes at the n-th write, flush, rename or removal."""
 
 from device_agent.core.spool import Spool
-from tests.device_agent.core.portable.bench import (
-    HALF,
-    KEPT,
-    LOST,
-    TRIAL,
-    Bench,
-    BenchStorage,
-    PowerCut,
-    model,
-)
+from tests.device_agent.core.portable.bench import TRIAL, Bench, model
+from tests.device_agent.core.portable.failing_storage import HALF, KEPT, LOST, BenchStorage, PowerCut
 
 MODES = (LOST, HALF, KEPT)
 

@@ -2,7 +2,7 @@
 
 from device_agent.core import protocol
 from device_agent.core.agent import NoModel
-from tests.device_agent.core.portable import bench
+from tests.device_agent.core.portable import bench, failing_broker, failing_storage
 from tests.device_agent.core.portable.bench import TRIAL, Bench, model
 
 
@@ -52,9 +52,9 @@ def test_windows_are_exact_topics_ascending_and_asked_before_the_last_is_complet
     b = started()
     installed(b, model(1)[2])
     b.broker.asked = []
-    b.deliver(model(2, size=40 * bench.CHUNK), "second")
+    b.deliver(model(2, size=40 * failing_broker.CHUNK), "second")
     b.run(lambda: b.ended("second"))
-    blob = bench.digest(model(2, size=40 * bench.CHUNK))
+    blob = failing_broker.digest(model(2, size=40 * failing_broker.CHUNK))
     asked = [[int(t.split("/")[-1]) for t in topics] for topics in b.broker.asked if blob in topics[0]]
     assert asked[0] == list(range(16))
     assert asked[1] == list(range(16, 24)) and asked[2] == list(range(24, 32))
@@ -63,12 +63,19 @@ def test_windows_are_exact_topics_ascending_and_asked_before_the_last_is_complet
 
 
 def test_chunks_lost_doubled_late_flipped_short_or_withdrawn_cost_time_only():
-    for fault in (bench.DROP, bench.DOUBLE, bench.LATE, bench.FLIP, bench.CUT_SHORT, bench.EMPTY):
+    for fault in (
+        failing_broker.DROP,
+        failing_broker.DOUBLE,
+        failing_broker.LATE,
+        failing_broker.FLIP,
+        failing_broker.CUT_SHORT,
+        failing_broker.EMPTY,
+    ):
         b = started()
-        b.broker.faults = [bench.KEEP, bench.KEEP, fault, bench.KEEP, fault, fault]
+        b.broker.faults = [failing_broker.KEEP, failing_broker.KEEP, fault, failing_broker.KEEP, fault, fault]
         installed(b)
         assert b.installed() == 1
-        if fault != bench.EMPTY:
+        if fault != failing_broker.EMPTY:
             assert b.clock.ticks_ms() < 5000  # asked again as soon as the gap shows
 
 
@@ -76,7 +83,7 @@ def test_a_withdrawn_chunk_is_waited_for():
     b = started()
     b.broker.answers_missing = False
     fields = b.manifest(model(1), "first")
-    topic = protocol.chunk_topic(fields["transport"]["sha256"], bench.CHUNK, 2)
+    topic = protocol.chunk_topic(fields["transport"]["sha256"], failing_broker.CHUNK, 2)
     chunk = b.broker.retained[topic]
     b.broker.retained[topic] = b""
     b.publish(fields)
@@ -91,8 +98,8 @@ def test_a_withdrawn_chunk_is_waited_for():
 def test_a_chunk_that_stays_wrong_fails_the_delivery_and_leaves_the_old_model():
     b = installed(started())
     fields = b.manifest(model(2), "second")
-    topic = protocol.chunk_topic(fields["transport"]["sha256"], bench.CHUNK, 3)
-    b.broker.store[topic] = b.broker.retained[topic] = b"x" * bench.CHUNK
+    topic = protocol.chunk_topic(fields["transport"]["sha256"], failing_broker.CHUNK, 3)
+    b.broker.store[topic] = b.broker.retained[topic] = b"x" * failing_broker.CHUNK
     b.publish(fields)
     b.run(lambda: b.ended("second"))
     assert b.outcome() == "failed" and "chunk 3" in b.agent.apps["main"].state["outcome"]["reason"]
@@ -105,7 +112,7 @@ def test_chunks_that_do_not_come_are_named_and_arrive_when_published_again():
     b = started()
     fields = b.manifest(model(1), "first")
     sha256 = fields["transport"]["sha256"]
-    gone = [protocol.chunk_topic(sha256, bench.CHUNK, chunk) for chunk in (2, 3)]
+    gone = [protocol.chunk_topic(sha256, failing_broker.CHUNK, chunk) for chunk in (2, 3)]
     for topic in gone:
         b.broker.retained.pop(topic)
     b.publish(fields)
@@ -151,7 +158,7 @@ def test_a_large_artifact_comes_by_ranges_and_is_checked_by_the_same_index():
     b.run(lambda: b.ended("first"))
     assert b.installed() == 1
     asked = [topic for topics in b.broker.asked for topic in topics]
-    assert not [t for t in asked if bench.digest(data) in t]
+    assert not [t for t in asked if failing_broker.digest(data) in t]
 
 
 def test_roll_back_to_the_artifact_in_the_idle_slot_fetches_nothing():
@@ -297,7 +304,7 @@ def test_a_model_that_kills_the_agent_when_loaded_is_given_up():
             b.steps(1)
             if b.ended("second"):
                 break
-        except bench.PowerCut:
+        except failing_storage.PowerCut:
             deaths += 1
             b.boot()
     assert deaths == 4 and b.outcome() == "failed"
@@ -313,7 +320,7 @@ def test_deaths_during_the_self_test_do_not_count_against_the_trial():
     b.kills = 1
     try:
         b.run(lambda: b.serving() == 2)
-    except bench.PowerCut:
+    except failing_storage.PowerCut:
         b.boot()
     b.run(lambda: b.serving() == 2)
     assert b.agent.apps["main"].state["delivery"]["boots"] == 0

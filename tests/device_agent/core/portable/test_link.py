@@ -1,7 +1,7 @@
 """The connection: presence, hello, back-off, the spool behind it, and commands."""
 
 from device_agent.core import protocol
-from tests.device_agent.core.portable import bench
+from tests.device_agent.core.portable import failing_broker
 from tests.device_agent.core.portable.bench import Bench, model
 from tests.device_agent.core.portable.test_install import installed, started
 
@@ -96,9 +96,9 @@ def test_hello_says_what_a_lost_status_would_have():
     b.command("hello", "c1")
     b.settle(1)
     facts = b.broker.messages("hello")[-1]["apps"]["main"]
-    assert facts["installed"]["delivery"] == "first" and facts["installed"]["artifact"] == bench.digest(
-        model(1)
-    )
+    assert facts["installed"]["delivery"] == "first" and facts["installed"][
+        "artifact"
+    ] == failing_broker.digest(model(1))
     assert facts["outcome"] == {
         "delivery": "first",
         "state": "succeeded",

@@ -3,7 +3,9 @@
 import json
 
 from device_agent.core import protocol
-from tests.device_agent.core.portable.bench import CHUNK, KEY, Bench, Key, model
+from tests.device_agent.core.portable.bench import KEY, Bench, model
+from tests.device_agent.core.portable.failing_broker import CHUNK
+from tests.device_agent.core.portable.signing import Key
 from tests.device_agent.core.portable.test_install import installed, started
 
 OTHER = Key(9)

@@ -6,7 +6,7 @@ from device_agent.core.record import Record
 from device_agent.core.ring import Ring
 from device_agent.core.spool import Spool
 from device_agent.core.trial import PASS, RUNNING, STOP, EProcess, Trial
-from tests.device_agent.core.portable.bench import BenchStorage
+from tests.device_agent.core.portable.failing_storage import BenchStorage
 
 
 def drained(spool):

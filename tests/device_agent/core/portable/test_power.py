@@ -1,7 +1,7 @@
 """A power cut at any write leaves a device that boots into a proven model and finishes its delivery."""
 
 from device_agent.core.agent import NoModel
-from tests.device_agent.core.portable import bench, cuts
+from tests.device_agent.core.portable import bench, cuts, failing_broker, failing_storage
 
 
 def test_a_fixed_sample_of_cuts_during_install_trial_commit_and_roll_back():
@@ -16,12 +16,12 @@ def test_a_cut_during_the_very_first_install_leaves_nothing_half_done():
     for number in range(1, 60, 4):
         b = bench.Bench()
         b.storage.cut_at = number
-        b.storage.mode = bench.HALF
+        b.storage.mode = failing_storage.HALF
         try:
             b.boot()
             b.deliver(bench.model(1), "first")
             b.run(lambda: b.ended("first"))
-        except bench.PowerCut:
+        except failing_storage.PowerCut:
             b.boot()
             if not b.broker.retained:
                 b.deliver(bench.model(1), "first")
@@ -32,15 +32,15 @@ def test_a_cut_during_the_very_first_install_leaves_nothing_half_done():
 def test_a_download_goes_on_after_a_cut_where_it_was():
     b = bench.Bench()
     b.boot()
-    data = bench.model(1, size=12 * bench.CHUNK)
+    data = bench.model(1, size=12 * failing_broker.CHUNK)
     fields = b.manifest(data, "first")
     sha256 = fields["transport"]["sha256"]
     last = [topic for topic in b.broker.retained if sha256 + "/256/1" in topic][-2:]
     held = {topic: b.broker.retained.pop(topic) for topic in last}
     b.broker.answers_missing = False
     b.publish(fields)
-    b.run(lambda: b.storage.size("main.a.model") >= 9 * bench.CHUNK)
-    b.storage.files["main.a.model"] = b.storage.files["main.a.model"][: 8 * bench.CHUNK + 5]  # torn
+    b.run(lambda: b.storage.size("main.a.model") >= 9 * failing_broker.CHUNK)
+    b.storage.files["main.a.model"] = b.storage.files["main.a.model"][: 8 * failing_broker.CHUNK + 5]  # torn
     b.broker.retained.update(held)
     b.broker.asked = []
     b.boot()
