@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -44,12 +45,21 @@ for _name, _function in _VERBS.items():
     app.command(_name)(_function)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(version("tinyfleet"))
+        raise typer.Exit
+
+
 @app.callback()
 def choose(
     url: Annotated[
         str, typer.Option(help="Address of the server; else TINYFLEET_URL, or a stack on ./var.")
     ] = "",
     token: Annotated[str, typer.Option(help="API token; else TINYFLEET_TOKEN, or the stack's own.")] = "",
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Take the options that stand before every command."""
     server.chosen = server.Choice(url, token)

@@ -73,7 +73,8 @@ app.conf.update(
     worker_hijack_root_logger=False,
     worker_send_task_events=False,
     worker_max_tasks_per_child=None,
-    worker_cancel_long_running_tasks_on_connection_loss=True,
+    # A job outlives a restart of Redis; its message comes a second time, and the job's lease turns that one away.
+    worker_cancel_long_running_tasks_on_connection_loss=False,
     beat_schedule=BEAT_SCHEDULE,
     beat_scheduler="celery.beat:Scheduler",  # the schedule is code; a file of last runs would only go stale
     beat_max_loop_interval=1,
