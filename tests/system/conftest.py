@@ -1,5 +1,6 @@
 """One running stack with six agents, on which the system tests play their stories."""
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from fleet.cli.demo.agents import PLACES, Devices
 from fleet.cli.demo.story import Story
 from fleet.cli.stack import FREE, Stack
 
+# Every poll of the API would be a line in the report of a failed test.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 # Tests of one stack must run in one worker, one after the other.
 STACK_GROUP = pytest.mark.xdist_group("stack")
 
@@ -31,9 +34,8 @@ class Fleet:
         self.api = api
         self.story = story
 
-    def upload(self, name: str, labels: str, seed: int) -> tuple[int, int]:
-        """Train and upload a version of the digits; returns the numbers of version and dataset."""
-        self.story.train(name, labels, seed)
+    def upload(self, name: str) -> tuple[int, int]:
+        """Upload a version that was trained meanwhile; returns the numbers of version and dataset."""
         version, dataset = self.story.upload(self.story.trained(name), name)
         return int(version["version"]), int(dataset["id"])
 
@@ -43,7 +45,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The embedded stack on free ports."""
     var = tmp_path_factory.mktemp("stack")
     said: list[str] = []
-    with Stack(var, FREE, env={"TINYFLEET_VAR": str(var)}, say=said.append) as running:
+    with Stack(var, FREE, say=said.append) as running:
         yield running
     keep = os.environ.get("KEEP_SYSTEM_LOGS")
     if keep:
@@ -58,6 +60,8 @@ def fleet(stack: Stack) -> Iterator[Fleet]:
         try:
             story.train("good", "true", 0)
             good = story.trained("good")
+            story.train("shuffled", "shuffled", 0)
+            story.train("healthy", "true", 7)
             story.make_model()
             version, dataset = story.upload(good, "good")
             job = story.compress(version, dataset)
