@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from fleet.cli.embedded import valkey_binary
-from tests.browser.seed import PASSWORD
+from tests.browser.seed_workshop import PASSWORD
 from tests.services import free_port, running
 
 ROOT = Path(__file__).parents[2]
