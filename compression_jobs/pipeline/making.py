@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from compression_jobs.pipeline import transport
 from compression_jobs.pipeline.dataset import Dataset
 from compression_jobs.pipeline.emit.table import EMITTERS, Emitter
 from compression_jobs.pipeline.errors import Refused
@@ -14,7 +15,7 @@ from compression_jobs.pipeline.graph.ingest import canonicalise
 from compression_jobs.pipeline.graph.quantgraph import QuantGraph
 from compression_jobs.pipeline.passes.kinds import Material
 from compression_jobs.pipeline.passes.table import PASSES
-from compression_jobs.pipeline.recipe import Recipe
+from compression_jobs.pipeline.recipe import Recipe, Step
 
 SAMPLE_ROWS = 8
 
@@ -30,11 +31,14 @@ def make(
     emitter = EMITTERS[runtime]
     data = _emit(emitter, final, runtime)
     (folder / emitter.file_name).write_bytes(data)
+    sent = _encoded(recipe, data, emitter.format, Material(calibration, seed))
+    (folder / transport.FILE).write_bytes(sent.data)
     return {
         "file": emitter.file_name,
         "format": emitter.format,
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
+        "transport": sent.as_dict(),
         "parameters": _parameters(final),
         "macs": macs,
         "output": _output_scale(final),
@@ -54,6 +58,8 @@ def step_seed(seed: int, recipe: Recipe, position: int) -> int:
 def _apply(recipe: Recipe, graph: Graph, calibration: Any, seed: int) -> tuple[Graph | QuantGraph, int]:
     subject: Any = graph
     for position, step in enumerate(recipe.steps):
+        if step is recipe.encoding:
+            break
         material = Material(calibration, step_seed(seed, recipe, position))
         subject = PASSES[step.name].apply(subject, step.checked_options(), material)
         if isinstance(subject, Graph):
@@ -67,6 +73,12 @@ def _emit(emitter: Emitter, final: Graph | QuantGraph, runtime: str) -> bytes:
     if emitter.real is None:
         raise Refused(f"{runtime} runs int8 models only", remedy="add a quantize step to the recipe")
     return emitter.real(final)
+
+
+def _encoded(recipe: Recipe, data: bytes, format: str, material: Material) -> transport.Transport:
+    step = recipe.encoding or Step(name="encode")
+    sent: transport.Transport = PASSES[step.name].apply((data, format), step.checked_options(), material)
+    return sent
 
 
 def _parameters(final: Graph | QuantGraph) -> int:

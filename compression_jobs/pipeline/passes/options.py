@@ -1,6 +1,6 @@
 """The options of every pass: what forms show, what the API documents, what recipes are checked against."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,3 +33,14 @@ class QuantizeOptions(Options):
         float, Field(gt=50, le=100, description="Share of values inside the range; only for percentile.")
     ] = 99.99
     samples: Annotated[int, Field(ge=FEWEST_ROWS, le=10_000, description="Calibration rows to use.")] = 100
+
+
+class EncodeOptions(Options):
+    """How the artifact is sent."""
+
+    coding: Annotated[
+        Literal["smallest", "none", "deflate", "segments"],
+        Field(
+            description="What devices decode while they download; smallest takes the one with fewest bytes."
+        ),
+    ] = "smallest"
