@@ -27,5 +27,6 @@ def quantize(graph: Graph, options: QuantizeOptions, material: Material) -> Quan
     if len(rows) > options.samples:
         chosen = np.random.default_rng(material.seed).choice(len(rows), options.samples, replace=False)
         rows = rows[np.sort(chosen)]
-    ranges = calibrate(graph, rows, options.calibration, options.percentile)
+    # What quantization-aware training learned counts more than what calibration finds.
+    ranges = calibrate(graph, rows, options.calibration, options.percentile) | graph.ranges
     return build(graph, ranges, options.granularity)
