@@ -94,7 +94,9 @@ class Recipe(BaseModel):
             defaults = PASSES[step.name].options.model_validate({}).model_dump(mode="json")
             given = step.checked_options().model_dump(mode="json")
             words += [
-                str(value) for key, value in given.items() if value != defaults[key] or isinstance(value, str)
+                key if value is True else str(value)
+                for key, value in given.items()
+                if value != defaults[key] or isinstance(value, str)
             ]
         return f"{'-'.join(words)[:80]}-{self.digest()[:8]}"
 

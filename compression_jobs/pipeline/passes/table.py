@@ -26,6 +26,12 @@ PASSES: dict[str, Pass] = {
         "compression_jobs.pipeline.passes.fold:fold",
         "Fold constants and batch normalisation into the weights and drop dead nodes.",
     ),
+    "equalize": Pass(
+        "graph",
+        NoOptions,
+        "compression_jobs.pipeline.passes.equalize:equalize",
+        "Let neighbouring layers share their scales, so that int8 with one scale a tensor loses less.",
+    ),
     "distill": Pass(
         "net",
         DistillOptions,
