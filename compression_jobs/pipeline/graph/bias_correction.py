@@ -54,7 +54,6 @@ def _is_plain(graph: Graph, node: NodeProto) -> bool:
         return False
     if node.op_type == "Gemm":
         return bool(options.get("transB", 0))
-    groups = options.get("group", 1)
-    return groups == 1 or (
-        groups == len(weights) and weights.shape[1] == 1 == groups // graph.shapes[node.input[0]][1]
-    )
+    groups = int(options.get("group", 1))
+    one_each = groups == len(weights) and groups == graph.shapes[node.input[0]][1]
+    return groups == 1 or (one_each and weights.shape[1] == 1)

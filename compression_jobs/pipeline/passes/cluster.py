@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compression_jobs.pipeline.graph.batch_norm import fold_batch_norm
 from compression_jobs.pipeline.graph.net import Net
-from compression_jobs.pipeline.passes.keepers import ValuesShared, ZerosKept
+from compression_jobs.pipeline.passes.keepers import values_shared, zeros_kept
 from compression_jobs.pipeline.passes.kinds import Material
 from compression_jobs.pipeline.passes.training import Trainer
 from compression_jobs.pipeline.passes.training_options import ClusterOptions
@@ -24,7 +24,7 @@ def cluster(net: Net, options: ClusterOptions, material: Material) -> Net:
     for layer in net.layers():
         layer.weight.data = _clustered(layer.weight.detach(), options.clusters)
     if options.steps:
-        Trainer(material, options).train(net, options.steps, (ValuesShared(net), ZerosKept(net)))
+        Trainer(material, options).train(net, options.steps, (values_shared(net), zeros_kept(net)))
     return net
 
 

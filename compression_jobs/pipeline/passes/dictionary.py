@@ -11,7 +11,7 @@ from compression_jobs.pipeline.graph.batch_norm import fold_batch_norm
 from compression_jobs.pipeline.graph.graph import Array
 from compression_jobs.pipeline.graph.net import Conv, Dense, Layer, Net
 from compression_jobs.pipeline.passes.factorize import replace_by_product
-from compression_jobs.pipeline.passes.keepers import ZerosKept
+from compression_jobs.pipeline.passes.keepers import zeros_kept
 from compression_jobs.pipeline.passes.kinds import Material
 from compression_jobs.pipeline.passes.training import Trainer
 from compression_jobs.pipeline.passes.training_options import DictionaryOptions
@@ -32,7 +32,7 @@ def dictionary(net: Net, options: DictionaryOptions, material: Material) -> Net:
     trainer = Trainer(material, options)
     if options.steps:
         trainer.prepare(net)
-        trainer.train(net, options.steps, (ZerosKept(net),))
+        trainer.train(net, options.steps, (zeros_kept(net),))
     return net
 
 

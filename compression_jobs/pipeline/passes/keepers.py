@@ -1,5 +1,8 @@
 """Keep properties of weights while they are trained: zeros stay zero, shared values stay shared."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -8,45 +11,45 @@ from compression_jobs.pipeline.graph.net import Layer, Net
 MOST_VALUES = 257  # 256 clusters and zero
 
 
-class ZerosKept:
+@dataclass(frozen=True)
+class Keeper:
+    """Keeps a property of the weights: corrects them after each step, and maybe the gradients before."""
+
+    after_step: Callable[[int, int], None]  # (step, steps)
+    before_step: Callable[[], None] | None = None
+
+
+def zeros_kept(net: Net) -> Keeper:
     """Weights that are zero stay zero."""
+    found = [(layer, (layer.weight.detach() != 0).float()) for layer in net.layers()]
+    masks = [(layer, mask) for layer, mask in found if not bool(mask.all())]
 
-    def __init__(self, net: Net) -> None:
-        self.masks = [(layer, (layer.weight.detach() != 0).float()) for layer in net.layers()]
-        self.masks = [(layer, mask) for layer, mask in self.masks if not bool(mask.all())]
-
-    def before_step(self) -> None:
-        """Nothing may pull at a zero."""
-        for layer, mask in self.masks:
-            if layer.weight.grad is not None:
-                layer.weight.grad *= mask
-
-    def after_step(self, step: int, steps: int) -> None:
-        """Put the zeros back."""
+    def put_back(step: int, steps: int) -> None:
         del step, steps
-        for layer, mask in self.masks:
+        for layer, mask in masks:
             layer.weight.data *= mask
 
+    return Keeper(put_back)
 
-class ValuesShared:
+
+def values_shared(net: Net) -> Keeper:
     """Weights of a layer that are equal stay equal, and move by the sum of their gradients (Han et al. 2016)."""
+    found = [(layer, *_shared(layer)) for layer in net.layers()]
+    clustered = [(layer, places, counts) for layer, places, counts in found if counts is not None]
 
-    def __init__(self, net: Net) -> None:
-        found = [(layer, *_shared(layer)) for layer in net.layers()]
-        self.layers = [(layer, places, counts) for layer, places, counts in found if counts is not None]
-
-    def before_step(self) -> None:
-        """Give all members of a cluster their mean gradient; Adam does not mind that it is not the sum."""
-        for layer, places, counts in self.layers:
-            if layer.weight.grad is not None and counts is not None:
+    def one_gradient() -> None:
+        """The mean instead of the sum; Adam does not mind."""
+        for layer, places, counts in clustered:
+            if layer.weight.grad is not None:
                 layer.weight.grad.copy_(_means(layer.weight.grad, places, counts))
 
-    def after_step(self, step: int, steps: int) -> None:
-        """Make members of a cluster equal to the last bit."""
+    def one_value(step: int, steps: int) -> None:
+        """Members of a cluster are equal to the last bit."""
         del step, steps
-        for layer, places, counts in self.layers:
-            if counts is not None:
-                layer.weight.data.copy_(_means(layer.weight.data, places, counts))
+        for layer, places, counts in clustered:
+            layer.weight.data.copy_(_means(layer.weight.data, places, counts))
+
+    return Keeper(one_value, one_gradient)
 
 
 def _shared(layer: Layer) -> tuple[Tensor, Tensor | None]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compression_jobs.pipeline.graph.net import Layer, Net
+from compression_jobs.pipeline.passes.keepers import Keeper
 from compression_jobs.pipeline.passes.kinds import Material
 from compression_jobs.pipeline.passes.training import Trainer
 from compression_jobs.pipeline.passes.training_options import PruneOptions, Scope
@@ -22,7 +23,7 @@ def prune(net: Net, options: PruneOptions, material: Material) -> Net:
     trainer = Trainer(material, options)
     trainer.prepare(net)
     schedule = GrowingZeros(net, options)
-    trainer.train(net, options.steps, (schedule,))
+    trainer.train(net, options.steps, (Keeper(schedule.after_step),))
     schedule.set_masks(options.sparsity)
     schedule.apply()
     return net
@@ -36,9 +37,6 @@ class GrowingZeros:
         self.options = options
         self.masks: list[Tensor] = []
         self.settled = False
-
-    def before_step(self) -> None:
-        """Gradients stay as they are: a soft zero may come back."""
 
     def after_step(self, step: int, steps: int) -> None:
         """Renew the masks now and then, and keep what is zero at zero."""

@@ -11,9 +11,9 @@ from compression_jobs.pipeline.graph.batch_norm import fold_batch_norm
 from compression_jobs.pipeline.graph.fake_quant import FakeQuant, WeightQuant
 from compression_jobs.pipeline.graph.net import Conv, Dense, Net, Op, Plain
 from compression_jobs.pipeline.graph.quant_ranges import Histogram, find_range
-from compression_jobs.pipeline.passes.keepers import ValuesShared, ZerosKept
+from compression_jobs.pipeline.passes.keepers import Keeper, values_shared, zeros_kept
 from compression_jobs.pipeline.passes.kinds import Material
-from compression_jobs.pipeline.passes.training import Keeper, Trainer
+from compression_jobs.pipeline.passes.training import Trainer
 from compression_jobs.pipeline.passes.training_options import QatOptions
 
 ROWS = 256
@@ -27,9 +27,9 @@ def qat(net: Net, options: QatOptions, material: Material) -> Net:
     fold_batch_norm(net)
     keepers: list[Keeper] = []
     if options.keep_clusters:
-        keepers.append(ValuesShared(net))
+        keepers.append(values_shared(net))
     if options.keep_sparsity:
-        keepers.append(ZerosKept(net))
+        keepers.append(zeros_kept(net))
     insert_fake_quant(net, options, material)
     trainer = Trainer(material, options)
     trainer.train(net, options.steps, tuple(keepers))

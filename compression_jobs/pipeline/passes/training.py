@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph.batch_norm import insert_batch_norm
 from compression_jobs.pipeline.graph.net import Net
 from compression_jobs.pipeline.passes.adam import Adam
+from compression_jobs.pipeline.passes.keepers import Keeper
 from compression_jobs.pipeline.passes.kinds import Material
 from compression_jobs.pipeline.passes.losses import (
     Objective,
@@ -27,16 +27,6 @@ from compression_jobs.pipeline.passes.training_options import TrainingOptions
 WARM_UP = 0.1  # share of the steps
 STEPS_A_WORD = 10
 ROWS_AT_ONCE = 256
-
-
-class Keeper(Protocol):
-    """Keeps a property of the weights, such as zeros, while they are trained."""
-
-    def before_step(self) -> None:
-        """Correct the gradients."""
-
-    def after_step(self, step: int, steps: int) -> None:
-        """Correct the weights."""
 
 
 @dataclass
@@ -78,7 +68,8 @@ class Trainer:
             no_gradients(net)
             gradients_of(self.loss(net, next(batches)))
             for keeper in keepers:
-                keeper.before_step()
+                if keeper.before_step is not None:
+                    keeper.before_step()
             optimizer.step(cosine(step, steps))
             for keeper in keepers:
                 keeper.after_step(step, steps)

@@ -1,5 +1,7 @@
 """Equalisation and bias correction rescue int8 with one scale a tensor, without any training or data."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ def uneven(seed: int = 0) -> tuple[Graph, np.ndarray]:
     net.conv(12, 12, group=12, pads=[1, 1, 1, 1]).node("Relu").conv(12, 8, kernel=1).node("Relu")
     graph = net.node("MaxPool", kernel_shape=[2, 2], strides=[2, 2]).reshape(1, 128).dense(128, 6).graph()
     layers = [node for node in graph.nodes if node.op_type == "Conv"]
-    for first, second in zip(layers, layers[1:], strict=False):
+    for first, second in pairwise(layers):
         scale = np.exp(net.chance.uniform(-2.5, 2.5, 12)).astype(np.float32)
         for name in first.input[1:]:
             value = graph.initializers[name]
