@@ -27,17 +27,18 @@ def _int8(**options: str) -> list[dict[str, Any]]:
     return [FLOAT, {"name": "quantize", "options": options}]
 
 
-# Runtime -> cheap recipes, tried in this order. Runtimes that run int8 only have no float one.
+# Cheap recipes, tried in this order. Runtimes that run int8 only have no float one.
+_INT8_LADDER = [
+    _int8(calibration="minmax"),
+    _int8(calibration="percentile"),
+    _int8(calibration="entropy"),
+    _int8(calibration="mse"),
+    _int8(granularity="per_tensor", calibration="minmax"),
+    _int8(granularity="per_tensor", calibration="mse"),
+]
 LADDERS: dict[str, list[list[dict[str, Any]]]] = {
-    "onnxruntime": [
-        [FLOAT],
-        _int8(calibration="minmax"),
-        _int8(calibration="percentile"),
-        _int8(calibration="entropy"),
-        _int8(calibration="mse"),
-        _int8(granularity="per_tensor", calibration="minmax"),
-        _int8(granularity="per_tensor", calibration="mse"),
-    ],
+    "onnxruntime": [[FLOAT], *_INT8_LADDER],
+    "micropython": _INT8_LADDER,
 }
 
 Tell = Callable[[Progress], None]
