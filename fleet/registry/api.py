@@ -91,7 +91,7 @@ def download_version(request: HttpRequest, slug: str, number: int) -> HttpRespon
     version = services.get_version(slug, number)
     if version.state != CheckState.READY:
         raise NotFound(f"{version} is {version.state}, so there is no file to download")
-    return downloads.respond(request, version.sha256, f"{slug}-v{number}.{version.format}")
+    return downloads.respond(request, version.sha256, version.download_name)
 
 
 # --- aliases -------------------------------------------------------------------------------------
@@ -197,8 +197,7 @@ def read_artifact(request: HttpRequest, artifact_id: int) -> Artifact:
 def download_artifact(request: HttpRequest, artifact_id: int) -> HttpResponseBase:
     """The artifact's file."""
     found = services.get_artifact(artifact_id)
-    name = f"{found.version.model.slug}-v{found.version.number}-{found.target.slug}.{found.format}"
-    return downloads.respond(request, found.sha256, name)
+    return downloads.respond(request, found.sha256, found.download_name)
 
 
 @router.post("/artifacts/{artifact_id}/recall", response=schemas.ArtifactOut)
