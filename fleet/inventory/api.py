@@ -17,6 +17,14 @@ from fleet.inventory.models import Command, Device, DeviceApp, DeviceGroup, Enro
 router = Router(tags=["inventory"])
 
 Labels = Annotated[dict[str, str], Field(max_length=40)]
+Name = Annotated[str, Field(max_length=120)]
+Text = Annotated[str, Field(max_length=10_000)]
+RuleText = Annotated[
+    str,
+    Field(
+        max_length=500, description="Such as `site=berlin and target in (raspberry-pi-4, raspberry-pi-5)`."
+    ),
+]
 
 
 class AppOut(Schema):
@@ -112,18 +120,18 @@ class GroupIn(Schema):
     """A new group: a rule, or a list of devices."""
 
     slug: str
-    name: str = ""
-    description: str = ""
-    rule: str = ""
+    name: Name = ""
+    description: Text = ""
+    rule: RuleText = ""
     devices: Annotated[list[str], Field(max_length=100_000)] = []
 
 
 class GroupPatch(Schema):
     """What to change; what is left out stays."""
 
-    name: Annotated[str, Field(max_length=120)] | None = None
-    description: str | None = None
-    rule: str | None = None
+    name: Name | None = None
+    description: Text | None = None
+    rule: RuleText | None = None
 
 
 class MembersIn(Schema):
