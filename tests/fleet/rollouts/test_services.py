@@ -56,8 +56,13 @@ def test_a_recalled_artifact_is_taken_by_nobody_and_its_reason_said(world: World
     """Not by a rollout that was drafted before the recall either; an older artifact that still stands serves."""
     draft = services.create(world.user, version=world.v2.version, group=world.group, rules=RULES)
     recall(world.v2, reason="built from the wrong data")
+    services.start(world.user, draft)
+    world.tick()
+    ended = world.fresh(draft)
+    assert ended.state == "aborted"
+    assert f"artifact {world.v2.pk} is recalled: built from the wrong data" in ended.reason
     with pytest.raises(Refused, match="recalled: built from the wrong data"):
-        services.start(world.user, draft)
+        services.preview(world.user, version=world.v2.version, group=world.group, rules=RULES)
     other = ArtifactFactory(version=world.v2.version)
     plan = services.preview(world.user, version=world.v2.version, group=world.group, rules=RULES)
     assert {share.artifact for wave in plan.waves for share in wave} == {other.pk}
