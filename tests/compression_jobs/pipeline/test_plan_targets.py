@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from compression_jobs.pipeline.goal import Goal
-from compression_jobs.pipeline.search import FLOAT, LADDERS, search
+from compression_jobs.pipeline.ladder import FLOAT, LADDERS, int8
+from compression_jobs.pipeline.search import search
 from device_agent.core import selftest
 from device_agent.runtimes.plan.runtime import PlanRuntime
 from tests.compression_jobs.pipeline.conftest import Digits
@@ -30,7 +31,7 @@ def found(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> tuple[dic
     out = tmp_path_factory.mktemp("boards")
     goals = [Goal(target=slug, min_accuracy=0.9, max_drop=0.03) for slug in BOARDS]
     with pytest.MonkeyPatch.context() as patch:
-        steps = [FLOAT, {"name": "quantize", "options": {"calibration": "mse"}}]
+        steps = [FLOAT, int8(calibration="mse")]
         patch.setitem(LADDERS, "micropython", [steps])
         return search(goals, digits.model, digits.dataset, out=out), out
 
