@@ -76,9 +76,19 @@ class Recipe(BaseModel):
         return any(PASSES[step.name].kind == "quant" for step in self.steps)
 
     @property
+    def shaping(self) -> tuple[Step, ...]:
+        """The steps that make the model; how it is sent comes after them."""
+        return self.steps[:-1] if self.encoding else self.steps
+
+    @property
     def encoding(self) -> Step | None:
         """The last step, when it says how the artifact is sent."""
         return self.steps[-1] if PASSES[self.steps[-1].name].kind == "transport" else None
+
+    @property
+    def trains(self) -> bool:
+        """Whether a step trains the model."""
+        return any(PASSES[step.name].kind == "net" for step in self.steps)
 
     def as_list(self) -> list[dict[str, Any]]:
         """The steps as JSON, defaults filled in."""
@@ -96,7 +106,9 @@ class Recipe(BaseModel):
             defaults = PASSES[step.name].options.model_validate({}).model_dump(mode="json")
             given = step.checked_options().model_dump(mode="json")
             words += [
-                str(value) for key, value in given.items() if value != defaults[key] or isinstance(value, str)
+                key if value is True else str(value)
+                for key, value in given.items()
+                if value != defaults[key] or (step.name == "quantize" and isinstance(value, str))
             ]
         return f"{'-'.join(words)[:80]}-{self.digest()[:8]}"
 
@@ -123,6 +135,19 @@ def parse_recipe(given: Any) -> Recipe:
         return Recipe.model_validate({"steps": listed})
     except ValidationError as error:
         raise Refused(_first_problem(error)) from error
+
+
+def describe(recipe: Recipe) -> str:
+    """The recipe in words."""
+    words = [_in_words(step) for step in recipe.steps if PASSES[step.name].kind != "graph"]
+    return ", ".join(words) or "float32"
+
+
+def _in_words(step: Step) -> str:
+    options = step.as_dict()["options"]
+    if step.name == "quantize":
+        return f"int8 ({options['granularity'].replace('_', ' ')}, {options['calibration']})"
+    return f"{step.name} {' '.join(f'{key}={value}' for key, value in step.options.items())}".strip()
 
 
 def recipe_schema() -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """What goes over the air: the smallest coding, decoded as a device does it, with zstd beside it."""
 
+from itertools import pairwise
+
 import numpy as np
 import onnx
 import pytest
@@ -66,7 +68,7 @@ def test_weights_are_found_where_they_lie() -> None:
     assert [model[each.start : each.end] for each in found] == [weight.tobytes() for weight in weights]
     # Two tensors of the same bytes, one of them found twice, still make ranges that do not overlap.
     twins = weights_in(network(weights[0], weights[0].T.copy(), weights[0]), "onnx")
-    assert all(one.end <= two.start for one, two in zip(twins, twins[1:], strict=False))
+    assert all(one.end <= two.start for one, two in pairwise(twins))
 
 
 def test_encode_is_the_last_step_of_a_recipe() -> None:
