@@ -8,12 +8,12 @@ import torch
 
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph.batch_norm import fold_batch_norm
+from compression_jobs.pipeline.graph.blocks import residual_blocks
 from compression_jobs.pipeline.graph.channels import keep_channels, spaces_of
 from compression_jobs.pipeline.graph.costs import parameters, total_macs
 from compression_jobs.pipeline.graph.quant_reference import run_float
 from compression_jobs.pipeline.graph.torch_import import import_net
 from compression_jobs.pipeline.passes.dictionary import learn
-from compression_jobs.pipeline.passes.drop_layers import residual_blocks
 from compression_jobs.pipeline.passes.options import QuantizeOptions
 from compression_jobs.pipeline.passes.quantize import quantize
 from tests.compression_jobs.pipeline.nets import NETS, Net
