@@ -26,4 +26,5 @@ _ALL_INT8: list[Steps] = [
 # Tried in this order. Runtimes that run int8 only have no float one.
 LADDERS: dict[str, list[Steps]] = {
     "onnxruntime": [[FLOAT], *_ALL_INT8],
+    "micropython": _ALL_INT8,
 }
