@@ -225,7 +225,7 @@ def spread(studio: Studio) -> Any:
     return net
 
 
-@pytest.mark.parametrize("name", ["prune_channels", "distill", "cluster", "dictionary", "qat"])
+@pytest.mark.parametrize("name", ["prune_channels", "distill", "cluster", "dictionary", "qat", "elastic"])
 def test_the_same_seed_gives_the_same_bytes(studio: Studio, name: str) -> None:
     made = {studio.export(studio.run(name, steps=6)).to_bytes() for _ in range(2)}
     assert len(made) == 1
