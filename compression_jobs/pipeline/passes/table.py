@@ -7,10 +7,12 @@ from compression_jobs.pipeline.passes.training_options import (
     DictionaryOptions,
     DistillOptions,
     DropLayersOptions,
+    ElasticOptions,
     FactorizeOptions,
     PruneChannelsOptions,
     PruneOptions,
     QatOptions,
+    SubnetOptions,
 )
 
 PASSES: dict[str, Pass] = {
@@ -73,6 +75,18 @@ PASSES: dict[str, Pass] = {
         DictionaryOptions,
         "compression_jobs.pipeline.passes.dictionary:dictionary",
         "Write large layers as sparse sums of atoms; saves bytes over the air, not computation.",
+    ),
+    "elastic": Pass(
+        "net",
+        ElasticOptions,
+        "compression_jobs.pipeline.passes.elastic:elastic",
+        "Train one net for many sizes at once; subnet then takes any of them without training.",
+    ),
+    "subnet": Pass(
+        "net",
+        SubnetOptions,
+        "compression_jobs.pipeline.passes.elastic:subnet",
+        "Take a narrower or shorter net out of an elastic one; nothing is trained.",
     ),
     "qat": Pass(
         "net",
