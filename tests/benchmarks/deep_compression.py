@@ -2,10 +2,10 @@
 
 `--idx DIR` is a folder in MNIST's format (Debian: /usr/share/datasets/fashion-mnist). Each net walks a ladder of rising
 sparsity, each rung trained from the one before; every candidate goes through the pipeline's own passes and coding.
-Two rungs are chosen on validation rows, the highest ratio at a drop of at most 0.1 point (the paper's terms, with
-40x and 39x on MNIST) and the highest whose paired 95 % bound of the drop is at most 0.5 point, and only they see the
-test rows. The ratio is the float ONNX file to the bytes over the air, all tables included.
-About 15 minutes on a quiet core; `--rows 12000 --epochs 1 --float-epochs 2` is a look in two.
+Two rungs are chosen on validation rows, with room to spare: the highest ratio at a drop of at most 0.1 point (the
+paper's terms, with 40x and 39x on MNIST), and the highest whose paired 95 % bound of the drop is at most 0.5 point.
+Only they see the test rows. The ratio is the float ONNX file to the bytes over the air, all tables included.
+About 10 minutes on a quiet core; `--rows 12000 --epochs 1 --float-epochs 2` is a look in two.
 """
 
 import argparse
@@ -27,8 +27,12 @@ from tests.benchmarks import _idx
 
 TARGET = TARGETS["raspberry-pi-4"]
 BATCH, FLOAT_RATE = 128, 1e-3
-SPARSITIES = (0.90, 0.94, 0.96, 0.975, 0.985)
-PAPER_DROP, SHOWN_DROP = 0.001, 0.005
+SPARSITIES = (0.90, 0.94, 0.96, 0.97, 0.98)
+# Which figure, what it may be on the test rows, and on the validation rows, where it is chosen with room to spare.
+TERMS = {
+    "drop of at most 0.1 point": ("value", 0.001, -0.0005),
+    "95 % bound of the drop of at most 0.5 point": ("high", 0.005, 0.003),
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--net", choices=[case.name for case in CASES], help="only this one")
     parser.add_argument("--rows", type=int, help="use only so many of the training file's rows")
-    parser.add_argument("--epochs", type=float, default=4, help="of each rung of the ladder")
+    parser.add_argument("--epochs", type=float, default=3, help="of each rung of the ladder")
     parser.add_argument("--float-epochs", type=int, default=10, help="of the original")
 
 
@@ -71,12 +75,12 @@ def _measured(case: Case, options: argparse.Namespace, folder: Path) -> Iterator
     ladder = [workshop.candidate(recipe, TARGET.runtime) for recipe in _recipes(case, steps)]
     failed = [candidate.rejected for candidate in ladder if not candidate.was_measured]
     assert not failed, failed
-    for terms, end, most in (("drop", "value", PAPER_DROP), ("bound", "high", SHOWN_DROP)):
-        fine = [each for each in ladder if each.drop is not None and each.drop[end] <= most]
+    for terms, (end, most, on_validation) in TERMS.items():
+        fine = [each for each in ladder if each.drop is not None and each.drop[end] <= on_validation]
         chosen = min(fine, key=lambda each: each.transport_bytes, default=None)
         yield {
             "net": case.name,
-            "terms": f"{terms} of at most {100 * most:g} point",
+            "terms": terms,
             **(_figures(workshop, chosen, model, end, most) if chosen else {"met": False}),
             "paper_ratio": case.paper_ratio,
             "validation": [_rung(each, model) for each in ladder],
