@@ -25,17 +25,20 @@ def make(
     folder: Path,
     seed: int,
     stages: Path | None = None,
+    others: dict[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Write the artifact into `folder` and return its facts.
 
     What training makes is kept in `stages` and shared by recipes that begin alike. Training steps done are told
-    in the file `steps` of `folder`.
+    in the file `steps` of `folder`. `others` are the models that options name.
     """
     recipe = Recipe.model_validate({"steps": steps})
     data = Dataset.load(dataset)
     calibration, _ = data.rows("calibration")
     graph = canonicalise(model, calibration[:SAMPLE_ROWS])
-    bench = Bench(recipe, seed, data, graph, Told(folder / STEPS_FILE), Stages.of(stages, model, data, seed))
+    models = {name: Path(path) for name, path in (others or {}).items()}
+    kept = Stages.of(stages, model, data, seed, models)
+    bench = Bench(recipe, seed, data, graph, Told(folder / STEPS_FILE), kept, models)
     final = bench.run()
     emitter = EMITTERS[runtime]
     data_bytes = _emit(emitter, final, runtime)
