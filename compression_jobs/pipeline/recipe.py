@@ -63,6 +63,8 @@ class Recipe(BaseModel):
         stage = "graph"
         for step in self.steps:
             takes, gives = STAGES[PASSES[step.name].kind]
+            if stage == "transport":
+                raise ValueError(f"{step.name} cannot follow encode, which is always the last step")
             if takes not in ("any", stage):
                 raise ValueError(
                     f"{step.name} cannot follow: it takes a float graph, and the model is quantised by then"
@@ -74,6 +76,16 @@ class Recipe(BaseModel):
     def quantizes(self) -> bool:
         """Whether the result is an int8 graph."""
         return any(PASSES[step.name].kind == "quant" for step in self.steps)
+
+    @property
+    def shaping(self) -> tuple[Step, ...]:
+        """The steps that make the model; how it is sent comes after them."""
+        return self.steps[:-1] if self.encoding else self.steps
+
+    @property
+    def encoding(self) -> Step | None:
+        """The last step, when it says how the artifact is sent."""
+        return self.steps[-1] if PASSES[self.steps[-1].name].kind == "transport" else None
 
     @property
     def trains(self) -> bool:

@@ -1,7 +1,7 @@
 """Every pass that a recipe may name."""
 
 from compression_jobs.pipeline.passes.kinds import Pass
-from compression_jobs.pipeline.passes.options import NoOptions, QuantizeOptions
+from compression_jobs.pipeline.passes.options import EncodeOptions, NoOptions, QuantizeOptions
 from compression_jobs.pipeline.passes.training_options import (
     ClusterOptions,
     DictionaryOptions,
@@ -99,5 +99,11 @@ PASSES: dict[str, Pass] = {
         QuantizeOptions,
         "compression_jobs.pipeline.passes.quantize:quantize",
         "Store weights and activations as int8; ranges come from the calibration rows.",
+    ),
+    "encode": Pass(
+        "transport",
+        EncodeOptions,
+        "compression_jobs.pipeline.passes.encode:encode",
+        "Send the artifact packed: zeros and shared weights save bytes over the air, what is installed stays as it is.",
     ),
 }
