@@ -40,11 +40,6 @@ short; names.json says what they stood for.
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-@boards.callback()
-def _group() -> None:
-    """Keeps `bundle` a command of its own."""
-
-
 @boards.command("bundle")
 def bundle(
     target: Annotated[str, typer.Argument(help="esp32, esp32-s3 or rp2040")],
