@@ -14,6 +14,7 @@ from compression_jobs.pipeline.emit.tflite_file import OPERATOR, TfliteFile
 from compression_jobs.pipeline.errors import refuse_all
 from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.quant_arithmetic import QMIN
+from compression_jobs.pipeline.graph.quant_windows import same_padding
 
 ACTIVATIONS: dict[q.Activation, int] = {
     "none": schema.ActivationFunctionType.NONE,
@@ -30,16 +31,6 @@ def emit(graph: q.QuantGraph) -> bytes:
     for op in graph.ops:
         WRITERS[type(op)](writer, op)
     return writer.finish()
-
-
-def same_padding(size: q.Pair, kernel: q.Pair, stride: q.Pair, dilation: q.Pair) -> q.Padding:
-    """Top, left, bottom and right of TensorFlow's SAME: half of what is missing, the odd one behind."""
-    before, after = [], []
-    for length, window, step, spread in zip(size, kernel, stride, dilation, strict=True):
-        missing = max((-(-length // step) - 1) * step + (window - 1) * spread + 1 - length, 0)
-        before.append(missing // 2)
-        after.append(missing - missing // 2)
-    return before[0], before[1], after[0], after[1]
 
 
 def _inexpressible(graph: q.QuantGraph) -> Iterator[str]:
