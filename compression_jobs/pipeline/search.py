@@ -27,18 +27,23 @@ def _int8(**options: str) -> list[dict[str, Any]]:
     return [FLOAT, {"name": "quantize", "options": options}]
 
 
+_ALL_INT8 = [
+    _int8(calibration="minmax"),
+    _int8(calibration="percentile"),
+    _int8(calibration="entropy"),
+    _int8(calibration="mse"),
+    _int8(granularity="per_tensor", calibration="minmax"),
+    _int8(granularity="per_tensor", calibration="mse"),
+]
+
 # Runtime -> cheap recipes, tried in this order. Runtimes that run int8 only have no float one.
 LADDERS: dict[str, list[list[dict[str, Any]]]] = {
-    "onnxruntime": [
-        [FLOAT],
-        _int8(calibration="minmax"),
-        _int8(calibration="percentile"),
-        _int8(calibration="entropy"),
-        _int8(calibration="mse"),
-        _int8(granularity="per_tensor", calibration="minmax"),
-        _int8(granularity="per_tensor", calibration="mse"),
-    ],
+    "onnxruntime": [[FLOAT], *_ALL_INT8],
+    "litert": _ALL_INT8,
+    "tflite-micro": _ALL_INT8,
 }
+# A ready .tflite is only carried over to the runtime.
+READY: list[list[dict[str, Any]]] = [[{"name": "keep"}]]
 
 Tell = Callable[[Progress], None]
 
@@ -63,7 +68,7 @@ def search(
     _refuse_goals(goals, known)
     workshop = Workshop(Path(model), Path(dataset), Path(out), seed, progress, cancelled)
     runtimes = sorted({known[goal.target].runtime for goal in goals})
-    workshop.steps_total = sum(len(LADDERS[runtime]) for runtime in runtimes) + len(goals) + 1
+    workshop.steps_total = sum(len(_ladder(workshop, runtime)) for runtime in runtimes) + len(goals) + 1
     facts = check_input(workshop)
     made = {
         runtime: _climb(
@@ -84,10 +89,6 @@ def check_input(workshop: Workshop) -> dict[str, Any]:
     """The facts of the model; refuses a model or a dataset that cannot be used before anything is made of it."""
     workshop.tell("check", "checking the model and the dataset")
     facts = run_limited(describe_model, workshop.model, cancelled=workshop.cancelled)
-    if facts["format"] != "onnx":
-        raise Refused(
-            f"compression starts from ONNX, this is a .{facts['format']}", remedy="give the ONNX export"
-        )
     check_pair(facts, run_limited(describe_dataset, workshop.dataset, cancelled=workshop.cancelled))
     workshop.out.mkdir(parents=True, exist_ok=True)
     workshop.finished_step()
@@ -109,6 +110,10 @@ def _refuse_goals(goals: Sequence[Goal], known: dict[str, Target]) -> None:
     refuse_unemittable(slugs, known)
 
 
+def _ladder(workshop: Workshop, runtime: str) -> list[list[dict[str, Any]]]:
+    return READY if workshop.is_ready else LADDERS[runtime]
+
+
 def _climb(
     workshop: Workshop,
     runtime: str,
@@ -119,7 +124,7 @@ def _climb(
     """Make and measure every recipe of a runtime once, and judge each for all its targets."""
     found: dict[str, list[Candidate]] = {goal.target: [] for goal in goals}
     seen: dict[str, str] = {}
-    for steps in LADDERS[runtime]:
+    for steps in _ladder(workshop, runtime):
         recipe = parse_recipe(steps)
         workshop.tell("candidate", f"making {describe(recipe)} for {runtime}")
         shared = workshop.candidate(recipe, runtime)
@@ -143,6 +148,8 @@ def describe(recipe: Recipe) -> str:
         if step.name == "quantize":
             options = step.as_dict()["options"]
             return f"int8 ({options['granularity'].replace('_', ' ')}, {options['calibration']})"
+    if recipe.steps[0].name == "keep":
+        return "the model as it is"
     return "float32" if len(recipe.steps) <= 2 else ", ".join(step.name for step in recipe.steps)
 
 

@@ -52,7 +52,7 @@ def test_a_job_is_queued_and_can_be_followed(queue: list[Any]) -> None:
     ("changes", "words"),
     [
         ({"goals_targets": ["pdp-11"]}, "no such target"),
-        ({"goals_targets": ["stm32f746"]}, "raspberry-pi-4"),
+        ({"goals_targets": ["rp2040"]}, "raspberry-pi-4"),
         (
             {"goals_targets": ["raspberry-pi-4-litert", "esp32"]},
             "esp32: nothing writes artifacts for micropython yet",

@@ -212,7 +212,7 @@ def _softmax(writer: _Writer, op: q.Softmax) -> None:
 def _look_up(writer: _Writer, op: q.LookUp) -> None:
     code, version, options = FUNCTIONS[op.function]
     filled = None if options is None else options()
-    if op.function == "leaky_relu":
+    if filled is not None and op.function == "leaky_relu":
         filled.alpha = op.alpha
     writer.add(op, code, version, filled)
 

@@ -38,8 +38,8 @@ class TfliteFile:
         self, values: Array, scales: npt.NDArray[np.float64] | None = None, axis: int = 0, zero_point: int = 0
     ) -> int:
         """A constant, with one scale or one a channel on `axis` if it stands for reals; equal ones are stored once."""
-        key = (values.dtype.str, values.shape, values.tobytes())
-        key += (None if scales is None else scales.tobytes(), axis, zero_point)
+        meaning = None if scales is None else (scales.tobytes(), axis, zero_point)
+        key = (values.dtype.str, values.shape, values.tobytes(), meaning)
         if key not in self._constants:
             quantization = None
             if scales is not None:

@@ -41,7 +41,9 @@ def inner_plan(graph: q.QuantGraph) -> tuple[dict[str, int], int]:
         if name in graph.inputs or name in graph.outputs:
             continue
         known = joined.get(owner[name], buffer)
-        joined[owner[name]] = Buffer(owner[name], buffer.size_bytes, known.first, max(known.last, buffer.last))
+        joined[owner[name]] = Buffer(
+            owner[name], buffer.size_bytes, known.first, max(known.last, buffer.last)
+        )
     placed = plan(joined.values())
     offsets = {name: placed.offsets[owner[name]] for name in lives if owner[name] in placed.offsets}
     return offsets, placed.peak_bytes

@@ -70,7 +70,7 @@ def _leaky_relu(op: q.LookUp, source: q.Tensor, target: q.Tensor, centred: Int64
     slope = float(np.float32(source.scale) * np.float32(op.alpha) / np.float32(target.scale))
     identity = float(np.float32(source.scale) / np.float32(target.scale))
     scaled = [multiply(centred, *quantize_multipliers(np.array(real))) for real in (identity, slope)]
-    return np.where(centred >= 0, *scaled) + target.zero_point
+    return np.asarray(np.where(centred >= 0, *scaled) + target.zero_point)
 
 
 def _requantize(op: q.LookUp, source: q.Tensor, target: q.Tensor, centred: Int64Array) -> Int64Array:

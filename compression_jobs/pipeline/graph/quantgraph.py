@@ -12,7 +12,13 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from compression_jobs.pipeline.graph.quant_arithmetic import EXACT_BOUND, QMAX, QMIN, quantize_multipliers
+from compression_jobs.pipeline.graph.quant_arithmetic import (
+    EXACT_BOUND,
+    QMAX,
+    QMIN,
+    mean_multiplier,
+    quantize_multipliers,
+)
 
 Activation = Literal["none", "relu", "relu6"]
 Function = Literal["logistic", "tanh", "leaky_relu", "hard_swish", "requantize"]
@@ -273,8 +279,16 @@ def _problems_of(graph: QuantGraph, op: Op) -> Iterator[str]:
         yield f"{op.name}: the scale of its result is too small for its inputs"
     if isinstance(op, Mul) and sources[0].scale * sources[1].scale >= target.scale * (1 << 13):
         yield f"{op.name}: the product's scale is too small for its inputs"
+    if isinstance(op, Mean) and _mean_overflows(sources[0], target):
+        yield f"{op.name}: the scale of its result is too small for its input"
     if isinstance(op, LookUp):
         yield from _function_problems(op, sources[0], target)
+
+
+def _mean_overflows(source: Tensor, target: Tensor) -> bool:
+    count = source.shape[1] * source.shape[2]
+    _, shift = mean_multiplier(source.scale / target.scale, count)
+    return count * (QMAX - QMIN) * 2.0 ** max(shift, 0) >= EXACT_BOUND
 
 
 def _function_problems(op: LookUp, source: Tensor, target: Tensor) -> Iterator[str]:

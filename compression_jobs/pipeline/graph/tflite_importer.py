@@ -74,21 +74,31 @@ class Importer:
             if self.names[inner] in self.graph.tensors:
                 self.graph.outputs.append(self.names[inner])
             elif inner not in self.broken:
-                problems.append(f"output {self.names[index]} is {self.model.tensors[index].dtype} and not int8")
+                problems.append(
+                    f"output {self.names[index]} is {self.model.tensors[index].dtype} and not int8"
+                )
         return problems
 
     def _inner_of_input(self, index: int) -> int | None:
         if self.model.tensors[index].dtype == "int8":
             return index
         readers = [node for node in self.nodes if index in node.inputs]
-        if len(readers) != 1 or readers[0].kind != "QUANTIZE" or self.model.tensors[index].dtype not in OUTER_DTYPES:
+        if (
+            len(readers) != 1
+            or readers[0].kind != "QUANTIZE"
+            or self.model.tensors[index].dtype not in OUTER_DTYPES
+        ):
             return None
         self._edges.add(readers[0].label)
         return readers[0].outputs[0]
 
     def _find_inner_output(self, index: int) -> None:
         maker = next((node for node in self.nodes if index in node.outputs), None)
-        if maker is None or self.model.tensors[index].dtype not in OUTER_DTYPES or maker.kind not in EDGE_KINDS:
+        if (
+            maker is None
+            or self.model.tensors[index].dtype not in OUTER_DTYPES
+            or maker.kind not in EDGE_KINDS
+        ):
             return
         self._edges.add(maker.label)
         self._outer[index] = maker.inputs[0]
@@ -178,7 +188,9 @@ class Importer:
         if stored is None or stored.values is None or stored.dtype != "int8":
             raise UnsupportedError("its weights are not constant int8")
         if not stored.scales.size or np.any(stored.zero_points != 0) or not np.all(_usable(stored.scales)):
-            raise UnsupportedError("its weights are not symmetric: their zero points must be 0, their scales positive")
+            raise UnsupportedError(
+                "its weights are not symmetric: their zero points must be 0, their scales positive"
+            )
         channels = stored.shape[axis] if len(stored.shape) > axis else 0
         if stored.scales.size > 1 and (stored.axis != axis or stored.scales.size != channels):
             raise UnsupportedError("the scales of its weights are not those of its output channels")
@@ -194,7 +206,11 @@ class Importer:
         `fill` is the stored value that padding has there; None is the zero point.
         """
         index = node.inputs[0]
-        if index not in self.pads or self.readers[index] != 1 or node.options.Padding() != schema.Padding.VALID:
+        if (
+            index not in self.pads
+            or self.readers[index] != 1
+            or node.options.Padding() != schema.Padding.VALID
+        ):
             return self.source(node), None
         origin, padding, value = self.pads[index]
         source = self.tensor(origin)
@@ -221,7 +237,9 @@ def _scale_of(stored: Stored) -> tuple[float, int]:
     if stored.scales.size != 1 or not _usable(stored.scales)[0] or not QMIN <= stored.zero_points[0] <= QMAX:
         raise UnsupportedError(f"{stored.name or 'a tensor'} has no usable scale")
     if not stored.shape or stored.shape[0] != 1 or min(stored.shape) < 1:
-        raise UnsupportedError(f"{stored.name or 'a tensor'} has shape {list(stored.shape)}; the batch must be 1")
+        raise UnsupportedError(
+            f"{stored.name or 'a tensor'} has shape {list(stored.shape)}; the batch must be 1"
+        )
     return float(stored.scales[0]), int(stored.zero_points[0])
 
 

@@ -24,7 +24,9 @@ def _conv(importer: Importer, node: Node) -> None:
     kernel = int(weights.values.shape[1]), int(weights.values.shape[2])
     padding = taken or _padding(node, source, kernel, stride, dilation)
     activation, target = importer.activation(node.options), importer.target(node)
-    importer.add(kind(node.label, (source.name,), target.name, weights, activation, stride, padding, dilation))
+    importer.add(
+        kind(node.label, (source.name,), target.name, weights, activation, stride, padding, dilation)
+    )
 
 
 def _padding(node: Node, source: q.Tensor, kernel: q.Pair, stride: q.Pair, dilation: q.Pair) -> q.Padding:
@@ -60,7 +62,9 @@ def _fully_connected(importer: Importer, node: Node) -> None:
     outputs, inputs = weights.values.shape
     source = importer.source(node)
     if source.size != inputs:
-        raise UnsupportedError(f"{source.size} inputs meet weights for {inputs}: only one row has an int8 form here")
+        raise UnsupportedError(
+            f"{source.size} inputs meet weights for {inputs}: only one row has an int8 form here"
+        )
     activation, target = importer.activation(node.options), importer.target(node)
     flat = _reshaped(importer, node, source, (1, inputs), "flat")
     result = target if len(target.shape) == 2 else importer.between(target, (1, outputs), "flat")
@@ -69,7 +73,9 @@ def _fully_connected(importer: Importer, node: Node) -> None:
         importer.add(q.Reshape(f"{node.label}/shape", (result.name,), target.name))
 
 
-def _reshaped(importer: Importer, node: Node, source: q.Tensor, shape: tuple[int, ...], what: str) -> q.Tensor:
+def _reshaped(
+    importer: Importer, node: Node, source: q.Tensor, shape: tuple[int, ...], what: str
+) -> q.Tensor:
     if source.shape == shape:
         return source
     name = f"{node.label}/{what}"
@@ -92,9 +98,7 @@ def _concat(importer: Importer, node: Node) -> None:
     sources = tuple(importer.source(node, position).name for position in range(len(node.inputs)))
     rank = len(importer.graph.tensors[sources[0]].shape)
     axis = node.options.Axis() % rank
-    importer.clamped(
-        node, lambda target: importer.add(q.Concat(node.label, sources, target.name, axis))
-    )
+    importer.clamped(node, lambda target: importer.add(q.Concat(node.label, sources, target.name, axis)))
 
 
 def _mean(importer: Importer, node: Node) -> None:
@@ -115,7 +119,12 @@ def _mean(importer: Importer, node: Node) -> None:
 def _pad(importer: Importer, node: Node) -> None:
     """Put off: a convolution or maximum behind it may take it over."""
     source, amounts = importer.source(node), importer.numbers(node, 1)
-    if len(source.shape) != 4 or len(amounts) != 8 or any(amounts[i] for i in (0, 1, 6, 7)) or min(amounts) < 0:
+    if (
+        len(source.shape) != 4
+        or len(amounts) != 8
+        or any(amounts[i] for i in (0, 1, 6, 7))
+        or min(amounts) < 0
+    ):
         raise UnsupportedError("only padding of height and width has an int8 form here")
     value = source.zero_point
     if node.kind == "PADV2":

@@ -69,7 +69,8 @@ def _read(content: bytes) -> TfliteModel:
     model = schema.Model.GetRootAs(content, 0)
     if model.SubgraphsLength() != 1:
         raise Refused(
-            f"the model has {model.SubgraphsLength()} subgraphs", remedy="convert it without control flow and state"
+            f"the model has {model.SubgraphsLength()} subgraphs",
+            remedy="convert it without control flow and state",
         )
     graph = model.Subgraphs(0)
     known = facts.tensors(model, graph)
@@ -102,7 +103,9 @@ def _stored(model: Any, tensor: Any, known: facts.TensorFacts) -> Stored:
         if quantization.ZeroPointLength():
             zero_points = quantization.ZeroPointAsNumpy().astype(np.int64)
         axis = int(quantization.QuantizedDimension())
-    return Stored(known.name, known.dtype, known.shape, _values(model, tensor, known), scales, zero_points, axis)
+    return Stored(
+        known.name, known.dtype, known.shape, _values(model, tensor, known), scales, zero_points, axis
+    )
 
 
 def _values(model: Any, tensor: Any, known: facts.TensorFacts) -> npt.NDArray[Any] | None:
