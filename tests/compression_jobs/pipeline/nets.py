@@ -6,6 +6,10 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from compression_jobs.pipeline.graph.graph import Graph
+from compression_jobs.pipeline.graph.quant_build import build
+from compression_jobs.pipeline.graph.quant_calibrate import calibrate
+from compression_jobs.pipeline.graph.quant_weights import Granularity
+from compression_jobs.pipeline.graph.quantgraph import QuantGraph
 
 
 class Net:
@@ -117,6 +121,12 @@ def signal_net() -> Net:
     return net.reshape(1, 36).dense(36, 4).node("Softmax", axis=-1)
 
 
+def encoder_net() -> Net:
+    """The autoencoder of MLPerf Tiny in small: dense layers down to a waist and up again."""
+    net = Net(64).dense(64, 24).node("Relu").dense(24, 4).node("Relu")
+    return net.dense(4, 24).node("Relu").dense(24, 64)
+
+
 NETS = {
     "residual": residual_net,
     "separable": separable_net,
@@ -124,4 +134,12 @@ NETS = {
     "perceptron": perceptron,
     "gated": gated_net,
     "signal": signal_net,
+    "encoder": encoder_net,
 }
+
+
+def quantized(name: str, granularity: Granularity) -> tuple[QuantGraph, np.ndarray]:
+    """The int8 form of a net, and rows for it."""
+    net = NETS[name]()
+    graph, rows = net.graph(), net.rows(60)
+    return build(graph, calibrate(graph, rows[:32], "percentile", 99.9), granularity), rows
