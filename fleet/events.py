@@ -5,7 +5,8 @@ Losing a message is harmless (pages poll slowly, the outbox is read every second
 """
 
 import logging
-from collections.abc import Callable
+import threading
+import time
 
 import redis
 from django.conf import settings
@@ -13,19 +14,20 @@ from django.db import transaction
 
 CHANGES = "tinyfleet:changes"
 OUTBOX = "tinyfleet:outbox"
+# A Redis that hangs must not cost every transaction its time-out.
+SILENCE_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
 
 
 def publish(*names: str) -> None:
-    """Say after commit that the named things changed (`job:12`, `devices`, ...)."""
-    if names:
-        transaction.on_commit(lambda: _send(CHANGES, " ".join(names)))
+    """Say after commit that the named things changed (`job:12`, `devices`, ...); one message a transaction."""
+    _after_commit(CHANGES, names)
 
 
 def wake_outbox() -> None:
     """Wake the gateway after commit, because a row of the outbox is due."""
-    transaction.on_commit(lambda: _send(OUTBOX, "due"))
+    _after_commit(OUTBOX, ("due",))
 
 
 def connection() -> "redis.Redis":
@@ -33,17 +35,31 @@ def connection() -> "redis.Redis":
     return redis.Redis.from_url(settings.REDIS_URL, socket_connect_timeout=1, socket_timeout=2)
 
 
-_shared: list["redis.Redis"] = []
+class _Speaker(threading.local):
+    """What one thread has still to say, and its connection."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, set[str]] = {}
+        self.redis: redis.Redis | None = None
+        self.silent_until = 0.0
+
+    def say(self, channel: str) -> None:
+        """Send everything that waits for a channel; names from a transaction that failed go along, harmlessly."""
+        names = self.waiting.pop(channel, None)
+        if not names or time.monotonic() < self.silent_until:
+            return
+        self.redis = self.redis or connection()
+        try:
+            self.redis.publish(channel, " ".join(sorted(names)))
+        except redis.RedisError as error:
+            self.silent_until = time.monotonic() + SILENCE_SECONDS
+            logger.warning("nobody hears of changes, because Redis does not answer: %s", error)
 
 
-def _send(channel: str, text: str) -> None:
-    if not _shared:
-        _shared.append(connection())
-    _quietly(lambda: _shared[0].publish(channel, text))
+_speaker = _Speaker()
 
 
-def _quietly(send: Callable[[], object]) -> None:
-    try:
-        send()
-    except redis.RedisError as error:
-        logger.warning("nobody hears of changes, because Redis does not answer: %s", error)
+def _after_commit(channel: str, names: tuple[str, ...]) -> None:
+    if names:
+        _speaker.waiting.setdefault(channel, set()).update(names)
+        transaction.on_commit(lambda: _speaker.say(channel))

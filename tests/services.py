@@ -98,3 +98,26 @@ def redis_server(folder: Path) -> Iterator[str]:
     port = free_port()
     with running([installed("redis-server"), "--port", str(port), "--dir", str(folder), "--save", ""], port):
         yield f"redis://127.0.0.1:{port}/0"
+
+
+@contextmanager
+def mosquitto(folder: Path) -> Iterator[str]:
+    """A Mosquitto with dynamic security whose administrator is the gateway; yields its MQTT_URL."""
+    server, control = installed("mosquitto"), installed("mosquitto_ctrl")
+    plugins = glob.glob("/usr/lib/*/mosquitto_dynamic_security.so")
+    if not plugins:
+        pytest.skip("mosquitto has no dynamic security plugin here, so this is NOT tested")
+    folder.mkdir(parents=True, exist_ok=True)
+    rights, port, password = folder / "dynsec.json", free_port(), "only-for-this-test"
+    answers = f"{password}\n{password}\n".encode()
+    command = [control, "dynsec", "init", str(rights), "gw"]
+    subprocess.run(command, input=answers, check=True, capture_output=True)
+    config = folder / "mosquitto.conf"
+    config.write_text(
+        f"per_listener_settings false\nlistener {port} 127.0.0.1\nallow_anonymous false\n"
+        f"plugin {plugins[0]}\nplugin_opt_config_file {rights}\nset_tcp_nodelay true\n"
+        f"max_queued_messages 100000\nmax_inflight_messages 1000\n"
+        + ("user root\n" if os.geteuid() == 0 else "")
+    )
+    with running([server, "-c", str(config)], port):
+        yield f"mqtt://gw:{password}@127.0.0.1:{port}?shared=true"

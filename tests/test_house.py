@@ -77,7 +77,7 @@ def test_every_module_and_public_function_says_what_it_is() -> None:
             silent.append(path)
         for name, node in functions(path):
             parts = name.split(".")
-            nested_in_function = len(parts) > 1 and parts[-2][:1].islower()
+            nested_in_function = any(part[:1].islower() for part in parts[:-1])
             public = not any(part.startswith("_") for part in parts) and not nested_in_function
             if public and not ast.get_docstring(node) and not overrides_documented(node):
                 silent.append(f"{path}:{node.lineno} {name}")

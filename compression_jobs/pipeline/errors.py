@@ -38,11 +38,11 @@ class PipelineError(Exception):
         }
 
 
-class Refused(PipelineError):  # noqa: N818 - the word of the design
+class Refused(PipelineError):
     """The input is not acceptable; `problems` lists every offending place at once."""
 
 
-class Cancelled(PipelineError):  # noqa: N818 - the word of the design
+class Cancelled(PipelineError):
     """The work was stopped because somebody asked for it."""
 
 

@@ -19,6 +19,8 @@ from fleet.errors import FleetError, Forbidden
 View = Callable[..., HttpResponseBase]
 Done = TypeVar("Done")
 
+MAX_ASKED_CHARS = 100
+
 
 def page(*methods: str, role: Role | None = None) -> Callable[[View], View]:
     """A view for people who are logged in; `role` is asked for before anything is sent by POST."""
@@ -45,6 +47,11 @@ def reader(request: HttpRequest) -> User:
     if not isinstance(user, User):
         raise Forbidden("nobody is logged in", remedy="Log in first.")
     return user
+
+
+def asked(request: HttpRequest, name: str) -> str:
+    """A text of the URL, short and without the zero characters that PostgreSQL refuses."""
+    return request.GET.get(name, "").replace("\x00", "").strip()[:MAX_ASKED_CHARS]
 
 
 def refusal(request: HttpRequest, error: FleetError) -> HttpResponse:

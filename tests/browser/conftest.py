@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.browser.seed import PASSWORD
+from fleet.cli.embedded import valkey_binary
+from tests.browser.seed_workshop import PASSWORD
 from tests.services import free_port, running
 
 ROOT = Path(__file__).parents[2]
@@ -39,15 +40,24 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def server(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of uvicorn over a database of its own; Redis is away, so pages poll."""
+def redis_url(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Valkey of its own."""
+    port, folder = free_port(), tmp_path_factory.mktemp("valkey")
+    with running([str(valkey_binary()), "--port", str(port), "--dir", str(folder), "--save", ""], port):
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@pytest.fixture(scope="session")
+def server(browser: Browser, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of uvicorn over a database of its own, with a Valkey for the stream."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     own = {
         "TINYFLEET_VAR": str(tmp_path_factory.mktemp("var")),
         "PUBLIC_URL": address,
-        "REDIS_URL": "redis://127.0.0.1:1/0",
+        "REDIS_URL": redis_url,
         "DATABASE_URL": "",
+        "DJANGO_SETTINGS_MODULE": "fleet.config.settings",
     }
     environment = {**os.environ, **own}
     seed = [sys.executable, "manage.py", "shell", "--no-imports", "-c", SEED]

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from playwright.sync_api import Browser
 
+from fleet.events import CHANGES
 from tests.browser.conftest import Visitor
+from tests.services import until
 
 pytestmark = pytest.mark.browser
 
@@ -48,6 +51,9 @@ PAGES = {
     "search": "/search/?q=digits",
 }
 
+# Contrast depends on the theme and structure on the width; two of the four see both.
+LOOKED_AT_BY_AXE = {(1280, "light"), (390, "dark")}
+
 Visit = Callable[..., Visitor]
 
 
@@ -77,8 +83,9 @@ def test_every_page_is_quiet_fits_and_is_accessible(width: int, theme: str, visi
         guest.complaints.clear()
         across = page.evaluate("document.documentElement.scrollWidth")
         problems += [f"{name} is {across} px wide"] if across > width else []
-        page.evaluate(AXE)
-        problems += [f"{name}: {found}" for found in page.evaluate(RUN_AXE)]
+        if (width, theme) in LOOKED_AT_BY_AXE:
+            page.evaluate(AXE)
+            problems += [f"{name}: {found}" for found in page.evaluate(RUN_AXE)]
         if os.environ.get("SCREENSHOTS"):
             page.screenshot(path=f"{os.environ['SCREENSHOTS']}/{name}-{width}-{theme}.png", full_page=True)
     assert problems == []
@@ -94,7 +101,7 @@ def test_the_theme_is_right_before_the_first_paint_and_a_choice_is_kept(visitor:
 
 def test_charts_are_drawn_and_their_values_open_as_a_table(visitor: Visit) -> None:
     page = visitor().visit("/telemetry/")
-    page.wait_for_selector("[data-chart=latency-option] svg path")
+    page.wait_for_selector("[data-chart=latency-option] svg path", state="attached")
     page.click("#latency-details summary")
     assert page.locator("#latency-details tbody tr").count() > 30
 
@@ -119,14 +126,19 @@ def test_keys_lead_to_places_and_can_be_switched_off(visitor: Visit) -> None:
     assert page.url.endswith("/help/")
 
 
-def test_a_live_region_is_fetched_again_and_keeps_what_was_opened(visitor: Visit) -> None:
-    page = visitor().visit("/rollouts/3/")
+def test_a_name_on_the_stream_fetches_the_region_again_and_keeps_what_was_opened(
+    visitor: Visit, redis_url: str
+) -> None:
+    guest = visitor()
+    guest.page.add_init_script("window.setInterval = () => 0")  # no polling: only the stream is left
+    with guest.page.expect_response("**/stream/?names=*"):
+        page = guest.visit("/rollouts/3/")
     page.click("#wave-1-figures summary")
-    page.evaluate(
-        "document.querySelector('#rollout').dataset.old = 'yes'; htmx.trigger('#rollout', 'changed')"
-    )
-    page.wait_for_function("!document.querySelector('#rollout').dataset.old")
-    page.wait_for_function("document.querySelector('#wave-1-figures').open")
+    page.evaluate("document.querySelector('#rollout').dataset.old = 'yes'")
+    client = redis.Redis.from_url(redis_url)
+    until("the page to listen", lambda: client.publish(CHANGES, "job:1 rollout:3"))
+    page.wait_for_selector("#rollout:not([data-old])")
+    page.wait_for_selector("#wave-1-figures[open]")
 
 
 def test_a_roll_back_is_asked_for_and_done_without_javascript(visitor: Visit) -> None:

@@ -57,7 +57,13 @@ class Devices:
         """Start one agent; with a token it enrols itself first."""
         port = self.ports.setdefault(name, free_port())
         enrol = ["--server", self.server, "--token", token, "--device", name] if token else []
-        state = ["--state", str(self.state_folder(name)), "--http", str(port)]
+        state = [
+            "--state",
+            str(self.state_folder(name)),
+            "--credentials",
+            str(self.folder / "credentials" / name),
+        ]
+        state += ["--http", str(port)]
         self._start(f"{name}.agent", ["-m", "device_agent", "run", *state, *enrol])
 
     def start_workload(self, name: str, rows: Path, rate: float) -> None:

@@ -11,7 +11,7 @@ from fleet.cli.output import share
 
 HEADINGS = ("accuracy on the server", "on the device", "p50 / p95", "state")
 # Narrower terminals break lines; a table cut off would hide what the story is about.
-TABLE_COLUMNS = 150
+TABLE_COLUMNS = 170
 Json = dict[str, Any]
 
 

@@ -5,7 +5,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 
 from fleet.accounts.roles import Role
-from fleet.dashboard.access import attempt, page, reader
+from fleet.dashboard.access import asked, attempt, page, reader
 from fleet.dashboard.forms.registry import ModelForm
 from fleet.registry import services
 from fleet.registry.models import Alias, AliasMove, Model, ModelVersion
@@ -19,7 +19,7 @@ def index(request: HttpRequest) -> HttpResponse:
     models = Model.objects.prefetch_related(
         Prefetch("versions", versions), Prefetch("aliases", Alias.objects.select_related("version"))
     )
-    query = request.GET.get("q", "").strip()[:100]
+    query = asked(request, "q")
     if query:
         models = models.filter(Q(slug__icontains=query) | Q(name__icontains=query))
     context = {"section": "models", "models": models, "query": query}

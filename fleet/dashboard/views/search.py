@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 
-from fleet.dashboard.access import page
+from fleet.dashboard.access import asked, page
 from fleet.inventory.models import Device, DeviceGroup
 from fleet.registry.models import Dataset, Model, Target
 from fleet.rollouts.models import Rollout
@@ -20,7 +20,7 @@ Hit = tuple[str, str, str]
 @page()
 def show(request: HttpRequest) -> HttpResponse:
     """Everything whose name contains the words."""
-    text = request.GET.get("q", "").strip()[:100]
+    text = asked(request, "q")
     context = {"search_text": text, "found": _found(text) if text else {}}
     return render(request, "dashboard/pages/search.html", context)
 

@@ -5,7 +5,7 @@ from django.shortcuts import render
 from django.utils import timezone
 
 from fleet.dashboard import field, spreadsheet
-from fleet.dashboard.access import page
+from fleet.dashboard.access import asked, page
 from fleet.inventory.models import Device, DeviceGroup
 from fleet.telemetry import services, summaries
 from fleet.telemetry.models import Alert, Report
@@ -17,10 +17,10 @@ SHOWN_DEVICES = 200
 def show(request: HttpRequest) -> HttpResponse:
     """The charts of what the filter selects; the same values as CSV."""
     span = field.span_named(request.GET.get("span", ""), timezone.now())
-    artifact = request.GET.get("artifact", "")
+    artifact = asked(request, "artifact")
     scope = services.scope_of(
-        device=request.GET.get("device", ""),
-        group=request.GET.get("group", ""),
+        device=asked(request, "device"),
+        group=asked(request, "group"),
         artifact=int(artifact)
         if artifact.isascii() and artifact.isdecimal() and len(artifact) < 16
         else None,

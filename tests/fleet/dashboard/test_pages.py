@@ -99,6 +99,21 @@ def test_what_is_not_there_is_a_404_with_the_way_back(path: str, login: Login) -
     assert "Back to the overview" in answer.content.decode()
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/jobs/99999999999999999999/",
+        "/devices/?page=x&sort=-nothing",
+        "/search/?q=%00",
+        "/telemetry/?artifact=9999999999999999999",
+        "/rollouts/new/?dry=1&version=x&group=%00",
+    ],
+)
+def test_nonsense_in_an_address_never_breaks_a_page(path: str, login: Login) -> None:
+    DeviceFactory()
+    assert login(Role.ADMIN).get(path).status_code in (200, 404)
+
+
 def one_more() -> None:
     """One more row of everything a list shows."""
     artifact = ArtifactFactory()

@@ -26,7 +26,6 @@ def valkey(tmp_path: Path, settings: Any) -> Iterator[None]:
     settings.REDIS_URL = f"redis://127.0.0.1:{port}/0"
     with running([str(valkey_binary()), "--port", str(port), "--dir", str(tmp_path), "--save", ""], port):
         yield
-    events._shared.clear()
 
 
 async def next_line(lines: AsyncIterator[str]) -> str:

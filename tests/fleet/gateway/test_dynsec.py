@@ -1,14 +1,13 @@
 """Mosquitto with its dynamic security plugin, for real: rights, bound client ids, revoking, shared subscriptions."""
 
-import glob
-import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from pytest_django import Settings
 
+import tests.services as services_for_tests
 from fleet.accounts.roles import Role
 from fleet.gateway.service import Gateway
 from fleet.inventory import services
@@ -18,37 +17,22 @@ from fleet.telemetry.models import Report
 from tests.factories import DeviceFactory, UserFactory
 from tests.fleet.gateway.conftest import Client, work
 from tests.fleet.gateway.test_gateway import report
-from tests.services import free_port, installed, running, until
+from tests.services import until
 
 pytestmark = pytest.mark.django_db
-
-PASSWORD = "only-for-this-test"
 
 
 @pytest.fixture
 def mosquitto(tmp_path: Path, settings: Settings) -> Iterator[int]:
     """A Mosquitto whose administrator is the gateway; yields its port."""
-    server, control = installed("mosquitto"), installed("mosquitto_ctrl")
-    plugins = glob.glob("/usr/lib/*/mosquitto_dynamic_security.so")
-    if not plugins:
-        pytest.skip("mosquitto has no dynamic security plugin here, so this is NOT tested")
-    rights, port = tmp_path / "dynsec.json", free_port()
-    answers = f"{PASSWORD}\n{PASSWORD}\n".encode()
-    subprocess.run(
-        [control, "dynsec", "init", str(rights), "gw"], input=answers, check=True, capture_output=True
-    )
-    config = tmp_path / "mosquitto.conf"
-    config.write_text(
-        f"per_listener_settings false\nlistener {port} 127.0.0.1\nallow_anonymous false\n"
-        f"plugin {plugins[0]}\nplugin_opt_config_file {rights}\nset_tcp_nodelay true\n"
-        + ("user root\n" if os.geteuid() == 0 else "")
-    )
-    settings.VAR = tmp_path
-    settings.KEYS_DIR = tmp_path / "keys"
-    settings.MQTT_URL = f"mqtt://gw:{PASSWORD}@127.0.0.1:{port}?shared=true"
-    settings.MQTT_HOST, settings.MQTT_PORT, settings.MQTT_TLS = "127.0.0.1", port, False
-    settings.BROKER_GRANTS = "dynsec"
-    with running([server, "-c", str(config)], port):
+    with services_for_tests.mosquitto(tmp_path / "mosquitto") as url:
+        port = urlsplit(url).port
+        assert port is not None
+        settings.VAR = tmp_path
+        settings.KEYS_DIR = tmp_path / "keys"
+        settings.MQTT_URL = url
+        settings.MQTT_HOST, settings.MQTT_PORT, settings.MQTT_TLS = "127.0.0.1", port, False
+        settings.BROKER_GRANTS = "dynsec"
         yield port
 
 
