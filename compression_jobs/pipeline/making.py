@@ -1,7 +1,6 @@
 """Makes one artifact: the model through the passes of a recipe and an emitter; runs inside a limited child."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,55 +13,50 @@ from compression_jobs.pipeline.graph.facts_tflite import is_tflite
 from compression_jobs.pipeline.graph.graph import Graph
 from compression_jobs.pipeline.graph.ingest import canonicalise
 from compression_jobs.pipeline.graph.quantgraph import QuantGraph
-from compression_jobs.pipeline.passes.kinds import Material
-from compression_jobs.pipeline.passes.table import PASSES
 from compression_jobs.pipeline.recipe import Recipe
+from compression_jobs.pipeline.stages import STEPS_FILE, Bench, Stages, Told, step_seed
 
 SAMPLE_ROWS = 8
 
 
 def make(
-    model: Path, dataset: Path, steps: list[dict[str, Any]], runtime: str, folder: Path, seed: int
+    model: Path,
+    dataset: Path,
+    steps: list[dict[str, Any]],
+    runtime: str,
+    folder: Path,
+    seed: int,
+    stages: Path | None = None,
 ) -> dict[str, Any]:
-    """Write the artifact into `folder` and return its facts."""
+    """Write the artifact into `folder` and return its facts.
+
+    What training makes is kept in `stages` and shared by recipes that begin alike. Training steps done are told
+    in the file `steps` of `folder`.
+    """
     recipe = Recipe.model_validate({"steps": steps})
     if is_tflite(model):
         return ready.make(model, recipe, runtime, folder)
-    calibration, _ = Dataset.load(dataset).rows("calibration")
+    data = Dataset.load(dataset)
+    calibration, _ = data.rows("calibration")
     graph = canonicalise(model, calibration[:SAMPLE_ROWS])
-    final, macs = _apply(recipe, graph, calibration, seed)
+    bench = Bench(recipe, seed, data, graph, Told(folder / STEPS_FILE), Stages.of(stages, model, data, seed))
+    final = bench.run()
     emitter = EMITTERS[runtime]
-    data = _emit(emitter, final, runtime)
-    (folder / emitter.file_name).write_bytes(data)
+    data_bytes = _emit(emitter, final, runtime)
+    (folder / emitter.file_name).write_bytes(data_bytes)
     return {
         "file": emitter.file_name,
         "format": emitter.format,
-        "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data_bytes),
+        "sha256": hashlib.sha256(data_bytes).hexdigest(),
         "parameters": _parameters(final),
-        "macs": macs,
+        "macs": total_macs(bench.graph) or 0,
         "output": _output_scale(final),
         "steps": [
             {**step.as_dict(), "seed": step_seed(seed, recipe, position)}
             for position, step in enumerate(recipe.steps)
         ],
     }
-
-
-def step_seed(seed: int, recipe: Recipe, position: int) -> int:
-    """The seed of one step: from the job's seed and the path of steps up to it."""
-    path = json.dumps([seed, recipe.as_list()[: position + 1]], sort_keys=True)
-    return int.from_bytes(hashlib.sha256(path.encode()).digest()[:4], "little")
-
-
-def _apply(recipe: Recipe, graph: Graph, calibration: Any, seed: int) -> tuple[Graph | QuantGraph, int]:
-    subject: Any = graph
-    for position, step in enumerate(recipe.steps):
-        material = Material(calibration, step_seed(seed, recipe, position))
-        subject = PASSES[step.name].apply(subject, step.checked_options(), material)
-        if isinstance(subject, Graph):
-            graph = subject
-    return subject, total_macs(graph) or 0
 
 
 def _emit(emitter: Emitter, final: Graph | QuantGraph, runtime: str) -> bytes:

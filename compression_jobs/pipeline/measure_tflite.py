@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,15 +27,6 @@ Sample = tuple[list[Array], list[Array]]
 # Far more than any microcontroller has; how much of it is used is what TFLM records.
 ARENA_BYTES = 32 << 20
 STANDARD_ERROR = 2
-
-
-class Engine(Protocol):
-    """A loaded model: its edges, and its raw outputs for a raw input."""
-
-    inputs: list[Edge]
-    outputs: list[Edge]
-
-    def invoke(self, tensor: Array) -> list[Array]: ...
 
 
 class LiteRt:
@@ -84,6 +75,9 @@ class TfliteMicro:
         if found is None:
             raise Refused("TensorFlow Lite Micro did not say how much memory the model takes")
         return int(found[1])
+
+
+Engine = LiteRt | TfliteMicro
 
 
 def measure_litert(artifact: Path, dataset: Path, split: str, outputs: Path) -> dict[str, Any]:

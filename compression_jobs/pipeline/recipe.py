@@ -73,6 +73,11 @@ class Recipe(BaseModel):
         """Whether the result is an int8 graph."""
         return any(PASSES[step.name].kind == "quant" for step in self.steps)
 
+    @property
+    def trains(self) -> bool:
+        """Whether a step trains the model."""
+        return any(PASSES[step.name].kind == "net" for step in self.steps)
+
     def as_list(self) -> list[dict[str, Any]]:
         """The steps as JSON, defaults filled in."""
         return [step.as_dict() for step in self.steps]
@@ -89,7 +94,9 @@ class Recipe(BaseModel):
             defaults = PASSES[step.name].options.model_validate({}).model_dump(mode="json")
             given = step.checked_options().model_dump(mode="json")
             words += [
-                str(value) for key, value in given.items() if value != defaults[key] or isinstance(value, str)
+                key if value is True else str(value)
+                for key, value in given.items()
+                if value != defaults[key] or isinstance(value, str)
             ]
         return f"{'-'.join(words)[:80]}-{self.digest()[:8]}"
 
@@ -116,6 +123,21 @@ def parse_recipe(given: Any) -> Recipe:
         return Recipe.model_validate({"steps": listed})
     except ValidationError as error:
         raise Refused(_first_problem(error)) from error
+
+
+def describe(recipe: Recipe) -> str:
+    """The recipe in words."""
+    if recipe.steps[0].name == "keep":
+        return "the model as it is"
+    words = [_in_words(step) for step in recipe.steps if PASSES[step.name].kind != "graph"]
+    return ", ".join(words) or "float32"
+
+
+def _in_words(step: Step) -> str:
+    options = step.as_dict()["options"]
+    if step.name == "quantize":
+        return f"int8 ({options['granularity'].replace('_', ' ')}, {options['calibration']})"
+    return f"{step.name} {' '.join(f'{key}={value}' for key, value in step.options.items())}".strip()
 
 
 def recipe_schema() -> dict[str, Any]:

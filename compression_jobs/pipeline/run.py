@@ -9,8 +9,8 @@ from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.judging import judge, missed_budgets, missed_goals
 from compression_jobs.pipeline.pareto import mark_front
 from compression_jobs.pipeline.publish import passes_test, publish
-from compression_jobs.pipeline.recipe import Recipe
-from compression_jobs.pipeline.search import check_input, describe, write_results
+from compression_jobs.pipeline.recipe import Recipe, describe
+from compression_jobs.pipeline.search import check_input, write_results
 from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unemittable
 from compression_jobs.pipeline.workshop import Workshop
 

@@ -14,7 +14,7 @@ from compression_jobs.pipeline.graph.facts import describe_model
 from compression_jobs.pipeline.judging import edge_bytes, judge, missed_budgets, missed_goals, shortfall
 from compression_jobs.pipeline.pareto import mark_front
 from compression_jobs.pipeline.publish import passes_test, publish
-from compression_jobs.pipeline.recipe import Recipe, parse_recipe
+from compression_jobs.pipeline.recipe import describe, parse_recipe
 from compression_jobs.pipeline.sandbox import run_limited
 from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unemittable
 from compression_jobs.pipeline.workshop import Workshop
@@ -140,17 +140,6 @@ def _climb(
             workshop.tell("candidate", _measured_sentence(candidate), candidate)
         workshop.finished_step()
     return found
-
-
-def describe(recipe: Recipe) -> str:
-    """The recipe in words."""
-    for step in recipe.steps:
-        if step.name == "quantize":
-            options = step.as_dict()["options"]
-            return f"int8 ({options['granularity'].replace('_', ' ')}, {options['calibration']})"
-    if recipe.steps[0].name == "keep":
-        return "the model as it is"
-    return "float32" if len(recipe.steps) <= 2 else ", ".join(step.name for step in recipe.steps)
 
 
 def _measured_sentence(candidate: Candidate) -> str:

@@ -20,12 +20,15 @@ from compression_jobs.pipeline.errors import Cancelled, PipelineError
 from compression_jobs.pipeline.graph.facts_tflite import is_tflite
 from compression_jobs.pipeline.making import make
 from compression_jobs.pipeline.measure import Gauge, Measurement
-from compression_jobs.pipeline.recipe import Recipe
+from compression_jobs.pipeline.recipe import Recipe, describe
 from compression_jobs.pipeline.sandbox import Limits, run_limited
 from compression_jobs.pipeline.scoring import Figure, Judge
+from compression_jobs.pipeline.stages import STEPS_FILE
 
 MAKING_LIMITS = Limits(seconds=600)
+TRAINING_LIMITS = Limits(seconds=4 * 3600, memory_bytes=8 << 30)
 RECORDED_PACKAGES = ("numpy", "onnx", "onnxruntime")
+TRAINING_PACKAGES = (*RECORDED_PACKAGES, "torch")
 LEAKED = "these rows may have been trained on: the dataset has no split"
 
 Tell = Callable[[Progress], None]
@@ -68,6 +71,11 @@ class Workshop:
     def judge(self, split: str) -> Judge:
         """Scores outputs for the rows of a split."""
         return Judge(self.data.task, *self.data.rows(split))
+
+    def say(self, message: str) -> None:
+        """Report how the candidate in hand comes along."""
+        if self.progress is not None:
+            self.progress(Progress("candidate", self.steps_done, self.steps_total, message))
 
     def tell(self, step: str, message: str, candidate: Candidate | None = None) -> None:
         """Report progress, and stop here when somebody asked to."""
@@ -119,8 +127,9 @@ class Workshop:
             runtime,
             folder,
             self.seed,
-            limits=MAKING_LIMITS,
-            cancelled=self.cancelled,
+            self.out / "stages",
+            limits=TRAINING_LIMITS if recipe.trains else MAKING_LIMITS,
+            cancelled=Follower(self, folder / STEPS_FILE, describe(recipe)),
         )
         facts["identity"] = identity
         write_atomic(facts_file, json.dumps(facts))
@@ -128,12 +137,13 @@ class Workshop:
 
     def _identity(self, recipe: Recipe) -> dict[str, Any]:
         """What decides the bytes: a finished candidate counts only while all of this is the same."""
+        packages = TRAINING_PACKAGES if recipe.trains else RECORDED_PACKAGES
         return {
             "model_sha256": self.model_sha256,
             "dataset_sha256": self.data.sha256,
             "recipe": recipe.as_list(),
             "seed": self.seed,
-            "packages": {name: version(name) for name in RECORDED_PACKAGES},
+            "packages": {name: version(name) for name in packages},
         }
 
     def _measured(self, candidate: Candidate, facts: dict[str, Any], recipe: Recipe, runtime: str) -> None:
@@ -161,6 +171,25 @@ class Workshop:
         }
         if not self.data.has_split:
             candidate.notes.append(LEAKED)
+
+
+@dataclass
+class Follower:
+    """Asked four times a second while a candidate is made: tells its training steps, and whether to stop."""
+
+    workshop: Workshop
+    path: Path
+    what: str
+    seen: str = ""
+
+    def __call__(self) -> bool:
+        """Whether somebody wants the job to stop."""
+        told = self.path.read_text() if self.path.exists() else ""
+        if told and told != self.seen:
+            self.seen = told
+            now = json.loads(told)
+            self.workshop.say(f"{self.what}: {now['pass']}, step {now['done']} of {now['total']}")
+        return self.workshop.cancelled is not None and self.workshop.cancelled()
 
 
 def shown_figure(figure: Figure, judge: Judge, split: str) -> dict[str, Any]:

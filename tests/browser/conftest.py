@@ -25,9 +25,9 @@ ARGUMENTS = [
 SEED = "from tests.browser.seed import main; main()"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, or Google's, whatever is there."""
+    """Debian's Chromium, or Google's; for one module, because its event loop stays running in this thread until it closes."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if not found:
         pytest.skip(
@@ -39,7 +39,7 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def redis_url(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Valkey of its own."""
     port, folder = free_port(), tmp_path_factory.mktemp("valkey")
@@ -47,7 +47,7 @@ def redis_url(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield f"redis://127.0.0.1:{port}/0"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(browser: Browser, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of uvicorn over a database of its own, with a Valkey for the stream."""
     port = free_port()
@@ -76,7 +76,7 @@ def server(browser: Browser, redis_url: str, tmp_path_factory: pytest.TempPathFa
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def session(browser: Browser, server: str) -> dict[str, object]:
     """The cookies of a log-in through the form."""
     with browser.new_context() as context:

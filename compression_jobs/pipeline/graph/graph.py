@@ -29,12 +29,13 @@ class Graph:
 
     `model` is the only truth. Everything else is derived from it and cached; the editing methods forget
     the cache, and code that changes `model` by hand calls `changed()`. `notes` tells a person what could not
-    be done to it.
+    be done to it; `ranges` holds the interval of each activation that quantization-aware training learned.
     """
 
     def __init__(self, model: onnx.ModelProto, notes: Iterable[str] = ()) -> None:
         self.model = model
         self.notes = list(notes)
+        self.ranges: dict[str, tuple[float, float]] = {}
 
     def changed(self) -> None:
         """Forget everything derived from the model."""
@@ -186,7 +187,9 @@ class Graph:
 
     def copy(self) -> "Graph":
         """An independent copy."""
-        return Graph(copy_of(self.model), self.notes)
+        fresh = Graph(copy_of(self.model), self.notes)
+        fresh.ranges = dict(self.ranges)
+        return fresh
 
     def to_bytes(self) -> bytes:
         """The model as one ONNX file, the same bytes each time."""

@@ -38,6 +38,28 @@ def observe(graph: Graph, rows: FloatArray) -> dict[str, Histogram]:
     return histograms
 
 
+def channel_means(graph: Graph, rows: FloatArray, names: set[str]) -> dict[str, npt.NDArray[np.float64]]:
+    """The mean of each channel (axis 1) of the named tensors over `rows`."""
+    source = graph.inputs[0]
+    session, known = _session_with_every_tensor(graph)
+    wanted = [name for name in known if name in names]
+    sums: dict[str, npt.NDArray[np.float64]] = {}
+    for row in rows.reshape(len(rows), *source.shape[1:]):
+        fed = row[np.newaxis].astype(np.float32)
+        made = {source.name: fed, **dict(zip(wanted, session.run(wanted, {source.name: fed}), strict=True))}
+        for name in names:
+            values = made[name].astype(np.float64)
+            mean = values.mean(axis=(0, *range(2, values.ndim)))
+            sums[name] = sums[name] + mean if name in sums else mean
+    return {name: total / len(rows) for name, total in sums.items()}
+
+
+def synthetic_rows(graph: Graph, count: int, seed: int) -> FloatArray:
+    """Standard normal inputs, for when no data may be used."""
+    shape = graph.inputs[0].shape[1:]
+    return np.random.default_rng(seed).standard_normal((count, *shape)).astype(np.float32)
+
+
 def _session_with_every_tensor(graph: Graph) -> tuple[Any, list[str]]:
     observed = graph.copy()
     dtypes = graph.dtypes

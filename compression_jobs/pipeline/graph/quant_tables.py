@@ -105,7 +105,8 @@ def _short_high_multiply(a: Int64Array, b: Int64Array | int, nudge: int) -> Int6
     """High half of 2ab of 16-bit numbers; C divides towards zero."""
     product = a * np.asarray(b)
     nudged = product + np.where(product >= 0, nudge, 1 - nudge if nudge else 0)
-    return np.minimum(np.where(nudged >= 0, nudged >> 15, -((-nudged) >> 15)), INT16_MAX)
+    high = np.where(nudged >= 0, nudged >> 15, -((-nudged) >> 15))
+    return np.asarray(np.minimum(high, INT16_MAX))
 
 
 def _saturate(values: Int64Array) -> Int64Array:

@@ -109,7 +109,7 @@ class Reference:
             return error.message
         for expected, actual in zip(self.answers, answers, strict=True):
             for port, left, right in zip(graph.outputs, expected, actual, strict=True):
-                if not _alike(left, right):
+                if not alike(left, right):
                     return f"output {port.name} changes"
         return None
 
@@ -123,7 +123,8 @@ def _answer(session: onnxruntime.InferenceSession, name: str, feed: Array, batch
     return [output[:1] if batch > 1 and output.shape[:1] == (batch,) else output for output in outputs]
 
 
-def _alike(expected: Array, actual: Array) -> bool:
+def alike(expected: Array, actual: Array) -> bool:
+    """Whether both are the same within the rounding that a rewrite may add."""
     if expected.shape != actual.shape or expected.dtype != actual.dtype:
         return False
     if expected.dtype.kind != "f":

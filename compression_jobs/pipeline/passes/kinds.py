@@ -3,24 +3,54 @@
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.passes.options import Options
+
+if TYPE_CHECKING:  # these load onnx or torch, and the table of passes is read by processes that must not
+    from compression_jobs.pipeline.dataset import Dataset
+    from compression_jobs.pipeline.graph.graph import Graph
+    from compression_jobs.pipeline.graph.net import Net
 
 # graph: Graph -> Graph; net: Net -> Net (training); quant: Graph or Net -> QuantGraph;
 # transport: the bytes of an artifact -> the bytes sent over the air.
 Kind = Literal["graph", "net", "quant", "transport"]
+Told = Callable[[int, int], None]
+
+
+def _tell_nobody(done: int, total: int) -> None:
+    del done, total
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a pass may use: rows to calibrate on, and a seed of its own."""
+    """What a pass may use: rows to calibrate on, a seed of its own, and for training all the data.
+
+    `original` is the uploaded model, the teacher; `tell(done, total)` reports training steps.
+    """
 
     calibration: npt.NDArray[np.float32]
     seed: int
+    data: "Dataset | None" = None
+    original: "Graph | None" = None
+    tell: Told = _tell_nobody
+
+    @property
+    def dataset(self) -> "Dataset":
+        """The data to train on; raises Refused without any."""
+        if self.data is None:
+            raise Refused("training needs a dataset")
+        return self.data
+
+    def teacher(self) -> "Net | None":
+        """The original model, to learn from; None when there is none."""
+        from compression_jobs.pipeline.graph.torch_import import import_net
+
+        return None if self.original is None else import_net(self.original, self.calibration)
 
 
 @dataclass(frozen=True)

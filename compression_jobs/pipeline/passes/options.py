@@ -33,3 +33,10 @@ class QuantizeOptions(Options):
         float, Field(gt=50, le=100, description="Share of values inside the range; only for percentile.")
     ] = 99.99
     samples: Annotated[int, Field(ge=FEWEST_ROWS, le=10_000, description="Calibration rows to use.")] = 100
+    bias_correction: Annotated[
+        bool, Field(description="Take back the mean error that rounding weights brings to each channel.")
+    ] = False
+    data_free: Annotated[
+        bool,
+        Field(description="Use standard normal inputs instead of calibration rows; best after equalize."),
+    ] = False

@@ -2,6 +2,16 @@
 
 from compression_jobs.pipeline.passes.kinds import Pass
 from compression_jobs.pipeline.passes.options import NoOptions, QuantizeOptions
+from compression_jobs.pipeline.passes.training_options import (
+    ClusterOptions,
+    DictionaryOptions,
+    DistillOptions,
+    DropLayersOptions,
+    FactorizeOptions,
+    PruneChannelsOptions,
+    PruneOptions,
+    QatOptions,
+)
 
 PASSES: dict[str, Pass] = {
     "canonicalise": Pass(
@@ -21,6 +31,60 @@ PASSES: dict[str, Pass] = {
         NoOptions,
         "compression_jobs.pipeline.passes.fold:fold",
         "Fold constants and batch normalisation into the weights and drop dead nodes.",
+    ),
+    "equalize": Pass(
+        "graph",
+        NoOptions,
+        "compression_jobs.pipeline.passes.equalize:equalize",
+        "Let neighbouring layers share their scales, so that int8 with one scale a tensor loses less.",
+    ),
+    "distill": Pass(
+        "net",
+        DistillOptions,
+        "compression_jobs.pipeline.passes.distill:distill",
+        "Train a narrower student from fresh weights to answer as the original does.",
+    ),
+    "prune": Pass(
+        "net",
+        PruneOptions,
+        "compression_jobs.pipeline.passes.prune:prune",
+        "Set the smallest weights to zero, step by step; saves bytes over the air, not computation.",
+    ),
+    "prune_channels": Pass(
+        "net",
+        PruneChannelsOptions,
+        "compression_jobs.pipeline.passes.prune_channels:prune_channels",
+        "Take out the least important channels and retrain; saves bytes, RAM and computation.",
+    ),
+    "drop_layers": Pass(
+        "net",
+        DropLayersOptions,
+        "compression_jobs.pipeline.passes.drop_layers:drop_layers",
+        "Take out the residual blocks that matter least and retrain.",
+    ),
+    "factorize": Pass(
+        "net",
+        FactorizeOptions,
+        "compression_jobs.pipeline.passes.factorize:factorize",
+        "Split layers into two thinner ones by singular value decomposition, and retrain.",
+    ),
+    "cluster": Pass(
+        "net",
+        ClusterOptions,
+        "compression_jobs.pipeline.passes.cluster:cluster",
+        "Let the weights of a layer share few values; saves bytes over the air, not computation.",
+    ),
+    "dictionary": Pass(
+        "net",
+        DictionaryOptions,
+        "compression_jobs.pipeline.passes.dictionary:dictionary",
+        "Write large layers as sparse sums of atoms; saves bytes over the air, not computation.",
+    ),
+    "qat": Pass(
+        "net",
+        QatOptions,
+        "compression_jobs.pipeline.passes.qat:qat",
+        "Train with int8 imitated and learn all ranges; a quantize step takes them over.",
     ),
     "quantize": Pass(
         "quant",

@@ -16,6 +16,8 @@ def test_lineage_names_the_options_that_were_left_out() -> None:
         "calibration": "mse",
         "percentile": 99.99,
         "samples": 100,
+        "bias_correction": False,
+        "data_free": False,
     }
 
 

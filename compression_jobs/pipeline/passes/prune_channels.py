@@ -1,0 +1,126 @@
+"""Structured pruning: whole channels are taken out round by round, with retraining after each.
+
+Magnitude: Li et al. 2017, "Pruning Filters for Efficient ConvNets"; Taylor: Molchanov et al. 2019, "Importance
+Estimation for Neural Network Pruning". Groups of channels that must go together follow `graph.channels`.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from compression_jobs.pipeline.graph.channels import Space, keep_channels, spaces_of
+from compression_jobs.pipeline.graph.net import BatchNorm, Layer, Net, Op
+from compression_jobs.pipeline.passes.kinds import Material
+from compression_jobs.pipeline.passes.losses import gradients_of, no_gradients
+from compression_jobs.pipeline.passes.training import Trainer
+from compression_jobs.pipeline.passes.training_options import Importance, PruneChannelsOptions
+
+TAYLOR_BATCHES = 8
+LEAST_KEPT = 0.1  # of each layer's channels when layers compete
+
+
+def prune_channels(net: Net, options: PruneChannelsOptions, material: Material) -> Net:
+    """The net with fewer channels, retrained; the layers that make the result keep theirs."""
+    trainer = Trainer(material, options)
+    trainer.prepare(net)
+    full = [space.size for space in spaces_of(net)]
+    for done in range(1, options.rounds + 1):
+        share = (1 - options.ratio) ** (done / options.rounds)
+        spaces = spaces_of(net)
+        scores = importances(net, spaces, options.importance, trainer)
+        for space, keep in zip(spaces, _chosen(scores, full, share, options), strict=True):
+            keep_channels(net, space, keep)
+        steps = options.steps * done // options.rounds - options.steps * (done - 1) // options.rounds
+        trainer.train(net, steps)
+    return net
+
+
+def importances(net: Net, spaces: list[Space], kind: Importance, trainer: Trainer) -> list[Tensor]:
+    """One number a channel for each space, 1 on average."""
+    found = [_magnitude(s) for s in spaces] if kind == "magnitude" else _taylor(net, spaces, trainer)
+    return [scores / scores.mean().clamp_min(1e-12) for scores in found]
+
+
+def _magnitude(space: Space) -> Tensor:
+    """Squared size of the filters that make each channel and of the columns that read it."""
+    total = torch.zeros(space.size)
+    for member in space.members:
+        if isinstance(member.op, Layer) and member.role != "reads":
+            total += _relative(_by_channel(member.op.weight.detach() ** 2, member.op.out_axis, 1))
+        elif isinstance(member.op, Layer):
+            total += _relative(_by_channel(member.op.weight.detach() ** 2, member.op.in_axis, member.repeat))
+    return total
+
+
+def _by_channel(values: Tensor, axis: int, repeat: int) -> Tensor:
+    flat = values.movedim(axis, 0).reshape(values.shape[axis], -1).sum(1)
+    return flat.reshape(-1, repeat).sum(1)
+
+
+def _relative(scores: Tensor) -> Tensor:
+    return scores / scores.mean().clamp_min(1e-12)
+
+
+def _taylor(net: Net, spaces: list[Space], trainer: Trainer) -> list[Tensor]:
+    """Squared first-order change of the loss when a channel is set to zero, over some batches."""
+    totals = [torch.zeros(space.size) for space in spaces]
+    net.eval()  # with batch statistics the scale of a filter has no gradient
+    for rows in trainer.some_batches(TAYLOR_BATCHES):
+        no_gradients(net)
+        gradients_of(trainer.loss(net, rows))
+        for space, total in zip(spaces, totals, strict=True):
+            total += _change(space) ** 2
+    no_gradients(net)
+    return totals
+
+
+def _change(space: Space) -> Tensor:
+    change = torch.zeros(space.size)
+    for member in space.members:
+        if member.role in ("makes", "follows"):
+            change += _change_at(member.op, space.size)
+    return change
+
+
+def _change_at(op: Op, size: int) -> Tensor:
+    if isinstance(op, BatchNorm):
+        return _product(op.gamma).reshape(size) + _product(op.beta).reshape(size)
+    assert isinstance(op, Layer)
+    return _by_channel(_product(op.weight), op.out_axis, 1)
+
+
+def _product(parameter: torch.nn.Parameter) -> Tensor:
+    gradient = parameter.grad
+    return torch.zeros_like(parameter) if gradient is None else parameter.detach() * gradient
+
+
+def _chosen(
+    scores: list[Tensor], full: list[int], share: float, options: PruneChannelsOptions
+) -> list[Tensor]:
+    """The channels to keep in each space, when `share` of the first widths may remain."""
+    if options.scope == "per_layer":
+        counts = [size * share for size in full]
+    else:
+        everything = torch.cat(scores)
+        allowed = min(max(round(sum(full) * share), 1), len(everything))
+        floor = float(everything.sort(descending=True, stable=True).values[allowed - 1])
+        counts = [
+            max(float((score >= floor).sum()), size * LEAST_KEPT)
+            for score, size in zip(scores, full, strict=True)
+        ]
+    return [
+        _best(score, rounded_up(count, options.multiple_of))
+        for score, count in zip(scores, counts, strict=True)
+    ]
+
+
+def rounded_up(count: float, multiple: int) -> int:
+    """At least one, and a multiple where one is asked for."""
+    # A hair less, because 0.5 of 16 must not become 9 by rounding.
+    return max(math.ceil((count - 1e-6) / multiple), 1) * multiple
+
+
+def _best(scores: Tensor, count: int) -> Tensor:
+    order = scores.sort(descending=True, stable=True).indices[: min(count, len(scores))]
+    return order.sort().values
