@@ -101,10 +101,12 @@ def _convert(given: argparse.Namespace) -> int:
     parent = given.out.absolute().parent
     if not parent.is_dir():
         raise Refused(f"{parent}: no such folder")
-    if given.out.is_dir() and (given.to != "c" or given.out.suffix == ".zip"):
-        raise Refused(f"{given.out} is a folder; --out names the file to write")
-    run_limited(convert, _existing(given.model), given.to, given.out)
-    print(f"wrote {given.out}")
+    makes_folder = given.to == "c" and given.out.suffix != ".zip"
+    if given.out.exists() and given.out.is_dir() != makes_folder:
+        kinds = ("file", "folder") if makes_folder else ("folder", "file")
+        raise Refused(f"{given.out} is a {kinds[0]}; --out names the {kinds[1]} to write")
+    made = run_limited(convert, _existing(given.model), given.to, given.out)
+    print(f"{given.out}: {made['bytes']} bytes; its activations take {made['activation_bytes']}")
     return MET
 
 

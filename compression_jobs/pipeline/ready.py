@@ -6,10 +6,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from compression_jobs.pipeline.emit.table import EMITTERS, FORMS, write_form
+from compression_jobs.pipeline.emit.table import EMITTERS, write_form
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph.facts_tflite import describe_tflite
 from compression_jobs.pipeline.graph.from_tflite import from_tflite
+from compression_jobs.pipeline.graph.quant_memory import micro_head_bytes
 from compression_jobs.pipeline.graph.tflite_reading import read
 from compression_jobs.pipeline.recipe import Recipe
 
@@ -34,23 +35,19 @@ def make(model: Path, recipe: Recipe, runtime: str, folder: Path) -> dict[str, A
     }
 
 
-def convert(model: Path, form: str, out: Path) -> None:
+def convert(model: Path, form: str, out: Path) -> dict[str, int]:
     """Write a ready int8 `.tflite` in one of the `FORMS`; C becomes a folder, or a `.zip` if `out` is called so.
 
-    Raises Refused. Runs in a limited child.
+    Returns the bytes of the file and of the activations. Raises Refused. Runs in a limited child.
     """
     graph = from_tflite(model.read_bytes())
-    try:
-        data = write_form(graph, form)
-    except ModuleNotFoundError as error:
-        raise Refused(
-            f"this installation cannot write {form}", remedy=f"choose among {', '.join(FORMS)}"
-        ) from error
+    data = write_form(graph, form)
     if form != "c" or out.suffix == ".zip":
         out.write_bytes(data)
-        return
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        archive.extractall(out)
+    else:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            archive.extractall(out)
+    return {"bytes": len(data), "activation_bytes": micro_head_bytes(graph)}
 
 
 def _output_scale(content: bytes, facts: dict[str, Any]) -> dict[str, Any] | None:

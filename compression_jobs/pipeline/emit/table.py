@@ -30,7 +30,6 @@ FORMS: dict[str, str] = {
     "onnx": "compression_jobs.pipeline.emit.qdq_onnx:emit",
     "tflite": "compression_jobs.pipeline.emit.tflite:emit",
     "c": "compression_jobs.pipeline.emit.c_source:emit",
-    "plan": "compression_jobs.pipeline.emit.plan:emit",
 }
 
 

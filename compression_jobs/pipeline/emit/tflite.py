@@ -14,13 +14,15 @@ from compression_jobs.pipeline.emit.tflite_file import OPERATOR, TfliteFile
 from compression_jobs.pipeline.errors import refuse_all
 from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.quant_arithmetic import QMIN
-from compression_jobs.pipeline.graph.quant_windows import same_padding
+from compression_jobs.pipeline.graph.quant_windows import Windowed, padded_shape, padding_name
 
 ACTIVATIONS: dict[q.Activation, int] = {
     "none": schema.ActivationFunctionType.NONE,
     "relu": schema.ActivationFunctionType.RELU,
     "relu6": schema.ActivationFunctionType.RELU6,
 }
+
+PADDINGS = {"VALID": schema.Padding.VALID, "SAME": schema.Padding.SAME}
 
 
 def emit(graph: q.QuantGraph) -> bytes:
@@ -35,7 +37,7 @@ def emit(graph: q.QuantGraph) -> bytes:
 
 def _inexpressible(graph: q.QuantGraph) -> Iterator[str]:
     for op in graph.ops:
-        if isinstance(op, q.Pool) and op.mode == "average" and _padding(graph, op) is None:
+        if isinstance(op, q.Pool) and op.mode == "average" and padding_name(graph, op) is None:
             yield f"{op.name}: averages whose padding {op.padding} is not counted have no form in TensorFlow Lite"
 
 
@@ -75,15 +77,15 @@ class _Writer:
         values = self.file.constant(op.weights.values, scales, op.channel_axis if scales.size > 1 else 0)
         return values, self.file.constant(op.weights.bias, bias_scales)
 
-    def padded(self, op: q.Conv | q.DepthwiseConv | q.Pool) -> tuple[int, int]:
+    def padded(self, op: Windowed) -> tuple[int, int]:
         """The index of the source and the padding to name; what has no name is padded in front."""
-        known = _padding(self.graph, op)
+        known = padding_name(self.graph, op)
         if known is not None:
-            return self.index(op.inputs[0]), known
+            return self.index(op.inputs[0]), PADDINGS[known]
         source, fill = self.graph.tensor_of(op), None
         if isinstance(op, q.Pool):
             fill = QMIN
-        index = self.file.tensor("", _padded_shape(source.shape, op.padding), source.scale, source.zero_point)
+        index = self.file.tensor("", padded_shape(source.shape, op.padding), source.scale, source.zero_point)
         self.pad(self.index(source.name), index, op.padding, source, fill)
         return index, schema.Padding.VALID
 
@@ -103,31 +105,6 @@ class _Writer:
         """The file."""
         ends = [[self.index(name) for name in names] for names in (self.graph.inputs, self.graph.outputs)]
         return self.file.finish(*ends)
-
-
-def _padding(graph: q.QuantGraph, op: q.Conv | q.DepthwiseConv | q.Pool) -> int | None:
-    """VALID or SAME where one of them is meant."""
-    if not any(op.padding):
-        return int(schema.Padding.VALID)
-    _, height, width, _ = graph.tensor_of(op).shape
-    same = same_padding((height, width), kernel_of(op), op.stride, _dilation(op))
-    return int(schema.Padding.SAME) if same == op.padding else None
-
-
-def kernel_of(op: q.Conv | q.DepthwiseConv | q.Pool) -> q.Pair:
-    """Height and width of the window."""
-    if isinstance(op, q.Pool):
-        return op.kernel
-    return int(op.weights.values.shape[1]), int(op.weights.values.shape[2])
-
-
-def _dilation(op: q.Conv | q.DepthwiseConv | q.Pool) -> q.Pair:
-    return (1, 1) if isinstance(op, q.Pool) else op.dilation
-
-
-def _padded_shape(shape: tuple[int, ...], padding: q.Padding) -> tuple[int, ...]:
-    top, left, bottom, right = padding
-    return shape[0], shape[1] + top + bottom, shape[2] + left + right, shape[3]
 
 
 # --- operators -----------------------------------------------------------------------------------

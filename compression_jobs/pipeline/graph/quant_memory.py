@@ -1,11 +1,16 @@
 """Where the activations of a QuantGraph lie in one arena, and how large it must be."""
 
+from dataclasses import replace
+
 from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.memory import Buffer, plan
+from compression_jobs.pipeline.graph.quant_windows import Windowed, padded_shape, padding_name
+
+SUM_BYTES = 4
 
 
 def buffers(graph: q.QuantGraph) -> list[Buffer]:
-    """The lifetime of every activation in order of creation, as TensorFlow Lite Micro counts them."""
+    """The lifetime of every activation in order of creation."""
     first = dict.fromkeys(graph.inputs, 0)
     last = dict(first)
     for moment, op in enumerate(graph.ops, start=1):
@@ -15,9 +20,31 @@ def buffers(graph: q.QuantGraph) -> list[Buffer]:
     return [Buffer(name, graph.tensors[name].size, moment, last[name]) for name, moment in first.items()]
 
 
-def peak_bytes(graph: q.QuantGraph) -> int:
-    """The arena that all activations need, inputs and outputs included."""
-    return plan(buffers(graph)).peak_bytes
+def micro_head_bytes(graph: q.QuantGraph) -> int:
+    """What TensorFlow Lite Micro records as the head of its arena: all activations and what kernels borrow."""
+    spelled = _with_pads(graph)
+    sums = [
+        Buffer(f"{op.output}:sums", SUM_BYTES * spelled.output_of(op).size, moment, moment)
+        for moment, op in enumerate(spelled.ops, start=1)
+        if isinstance(op, q.Mean)
+    ]
+    return plan([*buffers(spelled), *sums]).peak_bytes
+
+
+def _with_pads(graph: q.QuantGraph) -> q.QuantGraph:
+    """The graph with an operator of its own for each padding that has no name in a `.tflite`."""
+    made = q.QuantGraph(dict(graph.tensors), [], graph.inputs, graph.outputs)
+    for op in graph.ops:
+        if isinstance(op, Windowed) and padding_name(graph, op) is None:
+            source = graph.tensor_of(op)
+            padded = q.Tensor(
+                f"{op.name}:padded", padded_shape(source.shape, op.padding), source.scale, source.zero_point
+            )
+            made.tensors[padded.name] = padded
+            made.ops.append(q.Pad(padded.name, (source.name,), padded.name, op.padding))
+            op = replace(op, inputs=(padded.name,), padding=(0, 0, 0, 0))
+        made.ops.append(op)
+    return made
 
 
 def shared(graph: q.QuantGraph) -> dict[str, str]:
