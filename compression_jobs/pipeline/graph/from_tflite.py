@@ -4,7 +4,7 @@ from compression_jobs.pipeline.errors import Refused, refuse_all
 from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.facts_tflite import DAMAGE, DAMAGED
 from compression_jobs.pipeline.graph.quant_shapes import shape_problems
-from compression_jobs.pipeline.graph.tflite_importer import Importer, UnsupportedError
+from compression_jobs.pipeline.graph.tflite_importer import Importer, PoisonedError, UnsupportedError
 from compression_jobs.pipeline.graph.tflite_operators import HANDLERS
 from compression_jobs.pipeline.graph.tflite_reading import Node, TfliteModel, read
 
@@ -38,6 +38,9 @@ def _imported(model: TfliteModel) -> q.QuantGraph:
             HANDLERS[node.kind](importer, node)
         except UnsupportedError as reason:
             problems.append(f"{node.label}: {reason}")
+            importer.go_on_behind(node)
+        except PoisonedError:
+            importer.go_on_behind(node)
     problems += importer.close_edges()
     refuse_all(problems, REMEDY)
     graph = importer.graph

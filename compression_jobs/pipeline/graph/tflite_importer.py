@@ -1,5 +1,6 @@
 """The QuantGraph that grows from the operators of a `.tflite`: names, edges, constants."""
 
+import contextlib
 from collections import Counter
 from typing import Any
 
@@ -22,6 +23,10 @@ OUTER_DTYPES = ("float32", "uint8")
 
 class UnsupportedError(Exception):
     """The operator cannot be imported; the text says why."""
+
+
+class PoisonedError(Exception):
+    """What the operator reads was refused already."""
 
 
 class Importer:
@@ -104,6 +109,14 @@ class Importer:
         self._outer[index] = maker.inputs[0]
         self.names[maker.inputs[0]] = self.names[index]
 
+    def go_on_behind(self, node: Node) -> None:
+        """Pretend that a refused operator is there, so that those behind it are looked at, too."""
+        self.broken.update(node.outputs)
+        for index in node.outputs:
+            if self.names[index] not in self.graph.tensors:
+                with contextlib.suppress(UnsupportedError):
+                    self.define(index)
+
     # Tensors
 
     def stored(self, node: Node, position: int) -> Stored | None:
@@ -133,6 +146,8 @@ class Importer:
             self._write_pad(index)
         name = self.names[index]
         if name not in self.graph.tensors:
+            if index in self.broken:
+                raise PoisonedError
             if self.model.tensors[index].values is not None:
                 raise UnsupportedError(f"{name} is a constant, and only weights may be")
             raise UnsupportedError(f"{name} is not an int8 result of an earlier operator")

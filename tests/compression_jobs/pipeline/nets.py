@@ -37,9 +37,12 @@ class Net:
         fan_in = max(int(np.prod(shape[1:])), 1)
         return self.constant((self.chance.normal(size=shape) * spread / fan_in**0.5).astype(np.float32))
 
-    def conv(self, inputs: int, outputs: int, kernel: int = 3, group: int = 1, **options: Any) -> "Net":
-        names = [self.weights(outputs, inputs // group, kernel, kernel), self.weights(outputs)]
-        return self.node("Conv", self.y, *names, group=group, kernel_shape=[kernel, kernel], **options)
+    def conv(
+        self, inputs: int, outputs: int, kernel: int | tuple[int, int] = 3, group: int = 1, **options: Any
+    ) -> "Net":
+        size = [kernel, kernel] if isinstance(kernel, int) else list(kernel)
+        names = [self.weights(outputs, inputs // group, *size), self.weights(outputs)]
+        return self.node("Conv", self.y, *names, group=group, kernel_shape=size, **options)
 
     def conv1d(self, inputs: int, outputs: int, kernel: int, group: int = 1, **options: Any) -> "Net":
         names = [self.weights(outputs, inputs // group, kernel), self.weights(outputs)]

@@ -11,8 +11,10 @@ from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph import quant_reference
 from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.from_tflite import from_tflite
+from compression_jobs.pipeline.graph.quant_memory import micro_head_bytes
 from tests.compression_jobs.pipeline.graph.random_ops import OPERATORS, rows
-from tests.compression_jobs.pipeline.graph.tflm import answers
+from tests.compression_jobs.pipeline.graph.tflm import answers, heads
+from tests.compression_jobs.pipeline.mlperf_tiny import MODELS, ready
 from tests.compression_jobs.pipeline.nets import NETS, quantized
 
 pytest.importorskip("tflite_micro")
@@ -72,6 +74,13 @@ def test_what_was_written_is_read_back_as_the_same_graph(name: str) -> None:
     stored = {graph.inputs[0]: quant_reference.quantize(real, graph.tensors[graph.inputs[0]])}
     results = [quant_reference.run(each, stored)[each.outputs[0]] for each in (graph, again)]
     assert np.array_equal(*results)
+
+
+def test_the_planner_gives_what_tflm_records_as_the_head_of_its_arena(tmp_path: Path) -> None:
+    graphs = [quantized(name, "per_channel")[0] for name in NETS]
+    contents = [*(emit(graph) for graph in graphs), *(ready(name)[0] for name in MODELS)]
+    graphs += [from_tflite(content) for content in contents[len(graphs) :]]
+    assert [micro_head_bytes(graph) for graph in graphs] == heads(contents, tmp_path)
 
 
 def test_constants_lie_where_a_microcontroller_can_read_them() -> None:

@@ -1,5 +1,6 @@
 """Runs `.tflite` files in TensorFlow Lite Micro: in a process of its own, because TFLM aborts on what it dislikes."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +41,20 @@ def answers(models: dict[str, tuple[bytes, list[np.ndarray]]], folder: Path) -> 
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     with np.load(folder / "answers.npz") as found:
         return dict(found)
+
+
+RECORD = """
+import sys
+from tflite_micro.python.tflite_micro import runtime
+for path in sys.argv[1:]:
+    runtime.Interpreter.from_file(path, arena_size=4 << 20).print_allocations()
+"""
+
+
+def heads(contents: list[bytes], folder: Path) -> list[int]:
+    """What TFLM records as the head of its arena for each model."""
+    paths = [folder / f"{position}.tflite" for position in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    done = subprocess.run([sys.executable, "-c", RECORD, *paths], capture_output=True, text=True, check=True)
+    return [int(found) for found in re.findall(r"Arena allocation head (\d+)", done.stderr)]
