@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from ninja import Field, Router, Schema
 from ninja.pagination import paginate
+from pydantic import AwareDatetime
 
 from fleet.inventory import services as inventory
 from fleet.rollouts import planning, services, strategy
@@ -30,7 +31,7 @@ class OrderIn(Schema):
 class RolloutIn(OrderIn):
     """A new rollout."""
 
-    start_at: datetime | None = None
+    start_at: Annotated[AwareDatetime | None, Field(description="Not before then; empty: at once.")] = None
 
 
 class ShareOut(Schema):

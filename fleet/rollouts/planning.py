@@ -21,6 +21,7 @@ class Candidate:
     state: str = "active"
     installed: str = ""  # sha256 of what runs
     busy_with: str = ""  # the rollout that is already at work on this app of this device
+    recalled: str = ""  # why the artifact of its target may not be taken any more
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _obstacle(candidate: Candidate, offers: Mapping[str, Offer]) -> str:
         return f"{candidate.target} is export only: its artifacts are downloaded, not rolled out"
     offer = offers.get(candidate.target)
     if offer is None:
-        return f"no artifact of this version for {candidate.target}"
+        return candidate.recalled or f"no artifact of this version for {candidate.target}"
     if candidate.installed == offer.sha256:
         return "runs this artifact already"
     if candidate.busy_with:

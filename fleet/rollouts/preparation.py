@@ -1,6 +1,6 @@
 """From the inventory to a plan, and from a plan to rows; the dry run and the start share the first half."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -36,7 +36,8 @@ def draw_up(order: Order) -> planning.Plan:
     """The plan as things are now; it may hold no devices."""
     devices = inventory.members(order.group)
     offers = newest_offers(order.version)
-    return planning.plan(candidates(devices, order.app), offers, order.strategy, order.seed)
+    asked = candidates(devices, order.app, recalls(order.version))
+    return planning.plan(asked, offers, order.strategy, order.seed)
 
 
 def refuse_empty(order: Order, plan: planning.Plan) -> None:
@@ -73,7 +74,16 @@ def newest_offers(version: ModelVersion) -> dict[str, planning.Offer]:
     }
 
 
-def candidates(devices: Sequence[Device], app: str) -> list[planning.Candidate]:
+def recalls(version: ModelVersion) -> dict[str, str]:
+    """Why the newest recalled artifact of a version went, by slug of target."""
+    found = Artifact.objects.filter(version=version, recalled_at__isnull=False).select_related("target")
+    return {
+        artifact.target.slug: f"artifact {artifact.pk} is recalled: {artifact.recall_reason}"
+        for artifact in found.order_by("created_at", "pk")
+    }
+
+
+def candidates(devices: Sequence[Device], app: str, recalled: Mapping[str, str]) -> list[planning.Candidate]:
     """What planning needs to know of each device."""
     runs = dict(DeviceApp.objects.filter(app=app).values_list("device_id", "artifact_sha256"))
     busy = _busy(app)
@@ -86,6 +96,7 @@ def candidates(devices: Sequence[Device], app: str) -> list[planning.Candidate]:
             state=device.state,
             installed=runs.get(device.pk, ""),
             busy_with=busy.get(device.pk, ""),
+            recalled=recalled.get(device.target.slug, ""),
         )
         for device in devices
     ]

@@ -1,6 +1,6 @@
 """One version, its artifacts, and their downloads."""
 
-from django.http import FileResponse, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 
@@ -10,7 +10,7 @@ from fleet.dashboard.forms.registry import AliasForm
 from fleet.dashboard.matrix import Row, matrix
 from fleet.errors import NotFound
 from fleet.inventory.models import DeviceApp
-from fleet.registry import blobs, services
+from fleet.registry import downloads, services
 from fleet.registry.models import AliasMove, CheckState, ModelVersion
 from fleet.telemetry.models import Rollup
 
@@ -65,7 +65,7 @@ def download(request: HttpRequest, slug: str, number: int) -> HttpResponseBase:
     version = services.get_version(slug, number)
     if version.state != CheckState.READY:
         raise NotFound(f"{version} is {version.state} and has no file to download")
-    return _file(version.sha256, f"{slug}-v{number}.{version.format}")
+    return downloads.respond(request, version.sha256, version.download_name)
 
 
 @page()
@@ -88,14 +88,4 @@ def artifact(request: HttpRequest, pk: int) -> HttpResponse:
 def download_artifact(request: HttpRequest, pk: int) -> HttpResponseBase:
     """The artifact's file."""
     found = services.get_artifact(pk)
-    version = found.version
-    return _file(found.sha256, f"{version.model.slug}-v{version.number}-{found.target.slug}.{found.format}")
-
-
-def _file(sha256: str, filename: str) -> FileResponse:
-    return FileResponse(
-        blobs.open_blob(sha256),
-        as_attachment=True,
-        filename=filename,
-        content_type="application/octet-stream",
-    )
+    return downloads.respond(request, found.sha256, found.download_name)
