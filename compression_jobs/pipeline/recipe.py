@@ -96,7 +96,7 @@ class Recipe(BaseModel):
             words += [
                 key if value is True else str(value)
                 for key, value in given.items()
-                if value != defaults[key] or isinstance(value, str)
+                if value != defaults[key] or (step.name == "quantize" and isinstance(value, str))
             ]
         return f"{'-'.join(words)[:80]}-{self.digest()[:8]}"
 

@@ -47,22 +47,24 @@ def open_ones(rollout: Rollout) -> QuerySet[Delivery]:
     return rollout.deliveries.exclude(state__in=Delivery.ENDS)
 
 
-def offer(waiting: QuerySet[Delivery], now: datetime) -> int:
-    """Sign and send out pending deliveries, some at a time; returns how many went."""
+def offer(waiting: QuerySet[Delivery], now: datetime, at_most: int | None = None) -> int:
+    """Sign and send out pending deliveries, some at a time and `at_most` in all; returns how many went."""
+    most = MOST_A_TICK if at_most is None else min(at_most, MOST_A_TICK)
     done = 0
-    while done < MOST_A_TICK:
-        batch = _offer_some(waiting, now)
+    while done < most:
+        wanted = min(OFFERED_AT_ONCE, most - done)
+        batch = _offer_some(waiting, now, wanted)
         done += batch
-        if batch < OFFERED_AT_ONCE:
+        if batch < wanted:
             break
     return done
 
 
 @transaction.atomic
-def _offer_some(waiting: QuerySet[Delivery], now: datetime) -> int:
+def _offer_some(waiting: QuerySet[Delivery], now: datetime, most: int) -> int:
     # Of two ticks at once the second waits here, and then finds that these are no longer pending.
-    locked = waiting.filter(state=State.PENDING).select_for_update(of=("self",)).order_by("pk")
-    batch = list(locked.select_related(*intents.RELATED)[:OFFERED_AT_ONCE])
+    locked = waiting.filter(state=State.PENDING).select_for_update(of=("self",)).order_by("position", "pk")
+    batch = list(locked.select_related(*intents.RELATED)[:most])
     if not batch:
         return 0
     _end_rivals(batch, now)
@@ -129,7 +131,7 @@ def extend(wave: Wave, by: int) -> int:
     later = Delivery.objects.filter(
         rollout=wave.rollout_id, kind=Delivery.Kind.INSTALL, state=State.PENDING, wave__number__gt=wave.number
     )
-    chosen = list(later.order_by("wave__number", "pk").values_list("pk", flat=True)[:by])
+    chosen = list(later.order_by("wave__number", "position", "pk").values_list("pk", flat=True)[:by])
     return Delivery.objects.filter(pk__in=chosen, state=State.PENDING).update(wave=wave)
 
 

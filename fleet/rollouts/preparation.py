@@ -1,5 +1,6 @@
 """From the inventory to a plan, and from a plan to rows; the dry run and the start share the first half."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -113,10 +114,12 @@ def lay_out(rollout: Rollout, plan: planning.Plan, now: datetime) -> None:
     pks = dict(Device.objects.values_list("name", "pk"))
     numbered = enumerate(plan.waves, start=1)
     waves = Wave.objects.bulk_create([Wave(rollout=rollout, number=number) for number, _ in numbered])
+    position = itertools.count(1)
     deliveries = [
         Delivery(
             rollout=rollout,
             wave=wave,
+            position=next(position),
             device_id=pks[share.device],
             artifact_id=share.artifact,
             changed_at=now,

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from compression_jobs.pipeline.__main__ import MET, NOT_MET, REFUSED, main
-from compression_jobs.pipeline.search import FLOAT, LADDERS
+from compression_jobs.pipeline.ladder import FLOAT, LADDERS
 from tests.compression_jobs.pipeline.conftest import Digits
 
 PI = "raspberry-pi-4"

@@ -17,9 +17,10 @@ from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.graph import quant_reference
 from compression_jobs.pipeline.graph.from_tflite import from_tflite
+from compression_jobs.pipeline.ladder import LADDERS
 from compression_jobs.pipeline.recipe import parse_recipe
 from compression_jobs.pipeline.run import run
-from compression_jobs.pipeline.search import LADDERS, search
+from compression_jobs.pipeline.search import search
 from device_agent.core import selftest
 from device_agent.runtimes.litert import LiteRtRuntime
 from device_agent.runtimes.onnx import open_session
