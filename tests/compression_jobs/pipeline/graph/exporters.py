@@ -129,22 +129,6 @@ def tf2onnx_net(opset):
 
 def paddle_net():
     """What paddle2onnx makes of PP-OCR's direction classifier: opset 11, weights in Constants, hard swish written out."""
-    arrays = {
-        "conv1_weights": weights(8, 3, 3, 3),
-        "scale": weights(8),
-        "shift": weights(8),
-        "mean": weights(8),
-    }
-    arrays |= {
-        "var": weights(8) ** 2 + 0.1,
-        "three": np.full(1, 3, np.float32),
-        "six": np.full(1, 6, np.float32),
-    }
-    arrays |= {"low": np.float32(0), "high": np.float32(6), "depthwise": weights(8, 1, 3, 3)}
-    arrays |= {"squeeze": weights(2, 8, 1, 1), "squeeze_bias": weights(2), "excite": weights(8, 2, 1, 1)}
-    arrays |= {"excite_bias": weights(8), "as_image": np.array([1, -1, 1, 1])}
-    arrays |= {"fc": weights(8, 2), "fc_bias": weights(2)}
-    constants = [node("Constant", [], [k], value=numpy_helper.from_array(v, k)) for k, v in arrays.items()]
     one = {"kernel_shape": [1, 1]}
     nodes = [
         node("Conv", ["x", "conv1_weights"], ["c"], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
@@ -171,4 +155,23 @@ def paddle_net():
         node("Softmax", ["l"], ["p"], axis=1),
         node("Identity", ["p"], ["y"]),
     ]
-    return model([*constants, *nodes], {}, ("N", 3, "h", "w"), ("N", 2), 11)
+    return model([*_paddle_weights(), *nodes], {}, ("N", 3, "h", "w"), ("N", 2), 11)
+
+
+def _paddle_weights():
+    arrays = {
+        "conv1_weights": weights(8, 3, 3, 3),
+        "scale": weights(8),
+        "shift": weights(8),
+        "mean": weights(8),
+    }
+    arrays |= {
+        "var": weights(8) ** 2 + 0.1,
+        "three": np.full(1, 3, np.float32),
+        "six": np.full(1, 6, np.float32),
+    }
+    arrays |= {"low": np.float32(0), "high": np.float32(6), "depthwise": weights(8, 1, 3, 3)}
+    arrays |= {"squeeze": weights(2, 8, 1, 1), "squeeze_bias": weights(2), "excite": weights(8, 2, 1, 1)}
+    arrays |= {"excite_bias": weights(8), "as_image": np.array([1, -1, 1, 1])}
+    arrays |= {"fc": weights(8, 2), "fc_bias": weights(2)}
+    return [node("Constant", [], [k], value=numpy_helper.from_array(v, k)) for k, v in arrays.items()]
