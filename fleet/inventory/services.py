@@ -1,7 +1,7 @@
 """Verbs of the inventory, shared by pages, API and command line: devices, groups, commands."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -219,6 +219,15 @@ def members(group: DeviceGroup) -> list[Device]:
     if not group.is_dynamic:
         return list(devices.filter(groups=group))
     return matching(group.rule, devices)
+
+
+def members_among(group: DeviceGroup, devices: Iterable[Device]) -> set[int]:
+    """Keys of those of the devices that belong to the group now."""
+    asked = {device.pk: device for device in devices}
+    if not group.is_dynamic:
+        return set(group.members.filter(pk__in=asked).values_list("pk", flat=True))
+    rule = _parsed(group.rule)
+    return {pk for pk, device in asked.items() if rule.matches(facts_of(device))}
 
 
 def matching(rule: str, devices: Sequence[Device] | Any = None) -> list[Device]:

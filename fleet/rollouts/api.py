@@ -1,12 +1,11 @@
 """REST: plan, create, watch and steer rollouts."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
-from django.utils import timezone
 from ninja import Field, Router, Schema
 from ninja.pagination import paginate
 
@@ -31,6 +30,9 @@ class RolloutIn(OrderIn):
     """A new rollout."""
 
     start_at: datetime | None = None
+    key: Annotated[
+        str, Field(max_length=services.MAX_KEY, description="Asked for twice with one key, it is made once.")
+    ] = ""
 
 
 class ShareOut(Schema):
@@ -169,12 +171,6 @@ class DeliveryOut(Schema):
         return delivery.wave.number if delivery.wave else None
 
 
-class AbortIn(Schema):
-    """What becomes of devices that have the new version already."""
-
-    mode: Literal["keep", "revert"] = "keep"
-
-
 def caller(request: HttpRequest) -> Any:
     """The user who was authenticated; `Any`, because Django types it as possibly anonymous."""
     return request.user
@@ -204,7 +200,9 @@ def plan(request: HttpRequest, payload: OrderIn) -> planning.Plan:
 @router.post("/rollouts", response={201: RolloutDetailOut})
 def create(request: HttpRequest, payload: RolloutIn) -> tuple[int, Rollout]:
     """A draft; `start` starts it."""
-    return 201, services.create(caller(request), **_named(payload), start_at=payload.start_at)
+    return 201, services.create(
+        caller(request), **_named(payload), start_at=payload.start_at, key=payload.key
+    )
 
 
 @router.get("/rollouts", response=list[RolloutOut])
@@ -233,46 +231,3 @@ def list_deliveries(request: HttpRequest, rollout_id: int, state: str = "") -> Q
     """Deliveries of a rollout, in the order of its plan."""
     found = services.rollout_by_id(rollout_id).deliveries.select_related("device", "wave")
     return found.filter(state=state) if state else found
-
-
-@router.post("/rollouts/{rollout_id}/start", response=RolloutDetailOut)
-def start(request: HttpRequest, rollout_id: int) -> Rollout:
-    """Start a draft, or ask for approval."""
-    return services.start(caller(request), services.rollout_by_id(rollout_id))
-
-
-@router.post("/rollouts/{rollout_id}/approve", response=RolloutDetailOut)
-def approve(request: HttpRequest, rollout_id: int) -> Rollout:
-    """Approve a rollout that waits for it."""
-    return services.approve(caller(request), services.rollout_by_id(rollout_id))
-
-
-@router.post("/rollouts/{rollout_id}/pause", response=RolloutDetailOut)
-def pause(request: HttpRequest, rollout_id: int) -> Rollout:
-    """Ask nobody else for now."""
-    return services.pause(caller(request), services.rollout_by_id(rollout_id))
-
-
-@router.post("/rollouts/{rollout_id}/resume", response=RolloutDetailOut)
-def resume(request: HttpRequest, rollout_id: int) -> Rollout:
-    """Go on after a pause."""
-    return services.resume(caller(request), services.rollout_by_id(rollout_id))
-
-
-@router.post("/rollouts/{rollout_id}/advance", response=RolloutDetailOut)
-def advance(request: HttpRequest, rollout_id: int) -> Rollout:
-    """Open the next wave now."""
-    return services.advance(caller(request), services.rollout_by_id(rollout_id), now=timezone.now())
-
-
-@router.post("/rollouts/{rollout_id}/abort", response=RolloutDetailOut)
-def abort(request: HttpRequest, rollout_id: int, payload: AbortIn) -> Rollout:
-    """Stop for good."""
-    rollout = services.rollout_by_id(rollout_id)
-    return services.abort(caller(request), rollout, payload.mode, now=timezone.now())
-
-
-@router.post("/rollouts/{rollout_id}/roll-back", response=RolloutDetailOut)
-def roll_back(request: HttpRequest, rollout_id: int) -> Rollout:
-    """Bring every device that was asked back to what it ran before."""
-    return services.roll_back(caller(request), services.rollout_by_id(rollout_id), now=timezone.now())

@@ -1,7 +1,7 @@
 """From the inventory to a plan, and from a plan to rows; the dry run and the start share the first half."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from fleet.errors import Conflict, Refused
@@ -36,7 +36,8 @@ def draw_up(order: Order) -> planning.Plan:
     """The plan as things are now; it may hold no devices."""
     devices = inventory.members(order.group)
     offers = newest_offers(order.version)
-    return planning.plan(candidates(devices, order.app), offers, order.strategy, order.seed)
+    found = _without_recalled(order.version, offers, candidates(devices, order.app))
+    return planning.plan(found, offers, order.strategy, order.seed)
 
 
 def refuse_empty(order: Order, plan: planning.Plan) -> None:
@@ -64,7 +65,8 @@ def refuse_empty(order: Order, plan: planning.Plan) -> None:
 
 def newest_offers(version: ModelVersion) -> dict[str, planning.Offer]:
     """The newest artifact of a version by slug of target; recalled ones do not count."""
-    found = Artifact.objects.filter(version=version, recalled_at=None).select_related("target")
+    found = Artifact.objects.filter(version=version, version__recalled_at=None, recalled_at=None)
+    found = found.select_related("target")
     return {
         artifact.target.slug: planning.Offer(
             artifact.pk, artifact.sha256, artifact.bytes, artifact.transport_bytes
@@ -73,10 +75,24 @@ def newest_offers(version: ModelVersion) -> dict[str, planning.Offer]:
     }
 
 
+def _without_recalled(
+    version: ModelVersion, offers: Mapping[str, planning.Offer], found: Sequence[planning.Candidate]
+) -> list[planning.Candidate]:
+    """The candidates, with a word on those whose only artifact was recalled."""
+    recalled = Artifact.objects.filter(version=version, recalled_at__isnull=False).order_by("recalled_at")
+    reasons = dict(recalled.values_list("target__slug", "recall_reason"))
+    return [
+        replace(each, obstacle=f"its artifact was recalled: {reasons[each.target]}")
+        if each.target in reasons and each.target not in offers
+        else each
+        for each in found
+    ]
+
+
 def candidates(devices: Sequence[Device], app: str) -> list[planning.Candidate]:
     """What planning needs to know of each device."""
     runs = dict(DeviceApp.objects.filter(app=app).values_list("device_id", "artifact_sha256"))
-    busy = _busy(app)
+    taken = busy(app)
     return [
         planning.Candidate(
             device=device.name,
@@ -85,13 +101,14 @@ def candidates(devices: Sequence[Device], app: str) -> list[planning.Candidate]:
             export_only=device.target.export_only,
             state=device.state,
             installed=runs.get(device.pk, ""),
-            busy_with=busy.get(device.pk, ""),
+            busy_with=taken.get(device.pk, ""),
         )
         for device in devices
     ]
 
 
-def _busy(app: str) -> dict[int, str]:
+def busy(app: str) -> dict[int, str]:
+    """Devices that belong to a rollout at work on this app, and to which."""
     taken = Delivery.objects.filter(rollout__app=app, rollout__state__in=AT_WORK)
     taken = taken.exclude(state__in=_NOT_TAKING_PART)
     return {device: f"rollout {rollout}" for device, rollout in taken.values_list("device_id", "rollout_id")}
