@@ -48,6 +48,12 @@ def open_ones(rollout: Rollout) -> QuerySet[Delivery]:
     return rollout.deliveries.exclude(state__in=Delivery.ENDS)
 
 
+def not_asked_yet(rollout: Rollout) -> QuerySet[Delivery]:
+    """Installations that nobody was offered; who waits for the way back is not among them."""
+    installs = rollout.deliveries.filter(kind=Delivery.Kind.INSTALL, state=State.PENDING)
+    return installs.select_related("device")
+
+
 def offer(waiting: QuerySet[Delivery], now: datetime) -> int:
     """Sign and send out pending deliveries, some at a time; returns how many went."""
     done = 0
@@ -61,6 +67,10 @@ def offer(waiting: QuerySet[Delivery], now: datetime) -> int:
 
 @transaction.atomic
 def _offer_some(waiting: QuerySet[Delivery], now: datetime) -> int:
+    pending = waiting.filter(state=State.PENDING)
+    lock_devices(
+        pending.filter(pk__in=list(pending.order_by("pk").values_list("pk", flat=True)[:OFFERED_AT_ONCE]))
+    )
     # Of two ticks at once the second waits here, and then finds that these are no longer pending.
     locked = waiting.filter(state=State.PENDING).select_for_update(of=("self",)).order_by("pk")
     taken = list(locked.select_related(*intents.RELATED)[:OFFERED_AT_ONCE])
@@ -114,6 +124,12 @@ def _note_what_runs(batch: list[Delivery]) -> None:
         if runs.get(delivery.device_id) != delivery.artifact_id:
             delivery.previous_id = runs.get(delivery.device_id)
     Delivery.objects.bulk_update(changed, ["previous"])
+
+
+def lock_devices(of: QuerySet[Delivery]) -> None:
+    """Wait for what the gateway writes about these devices: like it, take devices first and deliveries after them."""
+    devices = Device.objects.select_for_update().filter(pk__in=of.order_by().values("device"))
+    list(devices.order_by("pk").values_list("pk"))
 
 
 def time_out(rollout: Rollout, now: datetime) -> int:
@@ -177,6 +193,7 @@ def go_back(rollout: Rollout, which: Q, now: datetime, reason: str) -> int:
         return 0
     installs = rollout.deliveries.filter(which, kind=Delivery.Kind.INSTALL, offered_at__isnull=False)
     installs = installs.filter(device__state=Device.State.ACTIVE).select_related("device")
+    lock_devices(installs)
     taken_over = _taken_over(rollout)
     installs = installs.exclude(
         device__in=rollout.deliveries.filter(kind=Delivery.Kind.ROLL_BACK).values("device")

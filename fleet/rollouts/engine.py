@@ -81,7 +81,8 @@ def stop(rollout: Rollout, sentence: str, now: datetime, **decided: object) -> b
     with transaction.atomic():
         if not states.advance(rollout, "abort", reason=sentence, finished_at=now):
             return False
-        waiting = deliveries.open_ones(rollout).filter(state=Delivery.State.PENDING).select_related("device")
+        deliveries.lock_devices(deliveries.open_ones(rollout))
+        waiting = deliveries.not_asked_yet(rollout)
         deliveries.cancel(waiting, now, "the rollout was aborted")
         # A device at work would finish the download: only a newer signed intent calls it back.
         deliveries.go_back(rollout, Q(state__in=states.ACTIVE), now, "the rollout was aborted")
@@ -96,7 +97,8 @@ def begin_way_back(rollout: Rollout, sentence: str, now: datetime) -> bool:
     with transaction.atomic():
         if not states.advance(rollout, "roll_back", reason=sentence, finished_at=None):
             return False
-        waiting = deliveries.open_ones(rollout).filter(state=Delivery.State.PENDING).select_related("device")
+        deliveries.lock_devices(deliveries.open_ones(rollout))
+        waiting = deliveries.not_asked_yet(rollout)
         deliveries.cancel(waiting, now, "the rollout is rolled back")
         deliveries.go_back(rollout, Q(), now, "the rollout is rolled back")
         # From rows: several may be RUNNING when canaries were extended.

@@ -20,6 +20,8 @@ MAX_NOTE = 500
 MAX_KEY = 64
 
 
+_GOING_BACK = (Rollout.State.ROLLING_BACK, Rollout.State.ROLLED_BACK)
+
 # In the order in which pages offer them.
 VERBS = ("start", "schedule", "approve", "pause", "resume", "advance", "retry", "abort", "roll-back")
 
@@ -115,16 +117,16 @@ def schedule(user: Caller, rollout: Rollout, start_at: datetime | None, *, note:
     """Start a draft at a time, or move the start of one that waits; None is now."""
     require(user, Role.OPERATOR)
     with transaction.atomic():
-        waiting = Rollout.objects.filter(pk=rollout.pk, state__in=states.UNSTARTED)
-        if not waiting.update(start_at=start_at):
-            rollout.refresh_from_db(fields=["state"])
+        _lock(rollout)
+        if rollout.state not in states.UNSTARTED:
             raise _not_now(rollout, "scheduled", "it began already" if rollout.started_at else "")
-        rollout.refresh_from_db(fields=["state", "start_at"])
+        rollout.start_at = start_at
+        if rollout.state == Rollout.State.SCHEDULED:
+            rollout.reason = _because(_when(rollout), note)
+        rollout.save(update_fields=["start_at", "reason"])
         if rollout.state == Rollout.State.DRAFT:
             return start(user, rollout, note=note)
-        sentence = _because(_when(rollout), note)
-        Rollout.objects.filter(pk=rollout.pk, state=Rollout.State.SCHEDULED).update(reason=sentence)
-        engine.note(rollout, "schedule", sentence, decided_by_id=user.pk)
+        engine.note(rollout, "schedule", _because(_when(rollout), note), decided_by_id=user.pk)
     return rollout
 
 
@@ -152,6 +154,7 @@ def advance(
     """
     require(user, Role.OPERATOR)
     with transaction.atomic():
+        _lock(rollout)
         if wave is not None and rollout.waves.filter(number=wave, state=Wave.State.PASSED).exists():
             return rollout
         waiting = rollout.waves.filter(state__in=(Wave.State.HELD, Wave.State.SOAKING)).first()
@@ -173,10 +176,11 @@ def abort(
         return roll_back(user, rollout, now=now, note=note)
     require(user, Role.OPERATOR)
     began = "aborted by hand; devices that have it keep it"
-    sentence = _because(began if rollout.started_at else "aborted before it started", note)
-    if not engine.stop(rollout, sentence, now, decided_by_id=user.pk):
-        rollout.refresh_from_db(fields=["state", "reason"])
-        if rollout.state != Rollout.State.ABORTED:
+    with transaction.atomic():
+        _lock(rollout)
+        sentence = _because(began if rollout.started_at else "aborted before it started", note)
+        done = engine.stop(rollout, sentence, now, decided_by_id=user.pk)
+        if not done and rollout.state != Rollout.State.ABORTED:
             raise _not_now(rollout, "aborted")
     return rollout
 
@@ -192,12 +196,11 @@ def roll_back(
         return _roll_back_part(user, rollout, part, now, note)
     sentence = _because("rolled back by hand", note)
     with transaction.atomic():
+        _lock(rollout)
         if engine.begin_way_back(rollout, sentence, now):
             engine.note(rollout, "roll_back", sentence, decided_by_id=user.pk)
-            return rollout
-    rollout.refresh_from_db(fields=["state", "reason"])
-    if rollout.state not in (Rollout.State.ROLLING_BACK, Rollout.State.ROLLED_BACK):
-        raise _not_now(rollout, "rolled back")
+        elif rollout.state not in _GOING_BACK:
+            raise _not_now(rollout, "rolled back")
     return rollout
 
 
@@ -205,8 +208,7 @@ def retry(user: Caller, rollout: Rollout, *, now: datetime, note: str = "") -> R
     """Ask devices again whose delivery failed or timed out; pressed twice, each is asked once."""
     require(user, Role.OPERATOR)
     with transaction.atomic():
-        # Of two who press at once the second waits here, and finds nothing left to try again.
-        rollout = Rollout.objects.select_for_update().get(pk=rollout.pk)
+        _lock(rollout)
         asked = retries.try_failed_again(rollout, now)
         if asked is None:
             raise _not_now(rollout, "tried again", "clone it instead")
@@ -267,16 +269,20 @@ def _order(
 
 
 def _verb(user: Caller, rollout: Rollout, event: str, verb: str, sentence: str) -> Rollout:
-    """One compare-and-set; pressing the same button twice is no error."""
+    """One change of state; pressing the same button twice is no error."""
     require(user, Role.OPERATOR)
     with transaction.atomic():
+        _lock(rollout)
         if states.advance(rollout, event, reason=sentence):
             engine.note(rollout, verb, sentence, decided_by_id=user.pk)
-            return rollout
-    rollout.refresh_from_db(fields=["state", "reason"])
-    if rollout.state not in states.ROLLOUT[event].values():
-        raise _not_now(rollout, {"start": "started", "approve": "approved"}.get(verb, f"{verb}d"))
+        elif rollout.state not in states.ROLLOUT[event].values():
+            raise _not_now(rollout, {"start": "started", "approve": "approved"}.get(verb, f"{verb}d"))
     return rollout
+
+
+def _lock(rollout: Rollout) -> None:
+    """Of people who press at once one goes first; the others wait here and then see what it did."""
+    rollout.refresh_from_db(from_queryset=Rollout.objects.select_for_update(no_key=True))
 
 
 def _roll_back_part(user: Caller, rollout: Rollout, part: Part, now: datetime, note: str) -> Rollout:
@@ -287,11 +293,12 @@ def _roll_back_part(user: Caller, rollout: Rollout, part: Part, now: datetime, n
             f"no device of rollout {rollout.pk} is {part}",
             remedy="GET /api/v1/rollouts/ID/deliveries lists its devices.",
         )
-    if rollout.state in (Rollout.State.ROLLING_BACK, Rollout.State.ROLLED_BACK):
-        return rollout
     with transaction.atomic():
-        waiting = rollout.deliveries.filter(chosen, state=Delivery.State.PENDING, kind=Delivery.Kind.INSTALL)
-        left = deliveries.cancel(waiting.select_related("device"), now, "this part is rolled back")
+        _lock(rollout)
+        if rollout.state in _GOING_BACK:
+            return rollout
+        waiting = deliveries.not_asked_yet(rollout).filter(chosen)
+        left = deliveries.cancel(waiting, now, "this part is rolled back")
         back = deliveries.go_back(rollout, chosen, now, "this part is rolled back")
         if left or back:
             sentence = _because(f"{part}: {_devices(back)} go back, {left} more are not asked", note)
