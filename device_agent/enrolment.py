@@ -52,5 +52,5 @@ def _provisioning(server: str, device: str, status: int, answer: bytes) -> dict[
 def _reason(status: int, fields: object) -> str:
     if not isinstance(fields, dict) or not isinstance(fields.get("detail"), str):
         return f"it answered {status}; is it a Tinyfleet server?"
-    sentences = [fields["detail"], fields.get("remedy")]
-    return " ".join(s for s in sentences if isinstance(s, str) and s)[:REASON_MAX_CHARS]
+    parts = [part for part in (fields["detail"], fields.get("remedy")) if isinstance(part, str) and part]
+    return " ".join(part if part[-1] in ".!?" else part + "." for part in parts)[:REASON_MAX_CHARS]

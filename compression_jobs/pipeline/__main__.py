@@ -13,8 +13,10 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from compression_jobs.pipeline import transport
 from compression_jobs.pipeline.candidate import Progress, Result
 from compression_jobs.pipeline.dataset import check_pair, describe_dataset
+from compression_jobs.pipeline.effort import Effort
 from compression_jobs.pipeline.errors import PipelineError, Refused
 from compression_jobs.pipeline.goal import Goal, Objective
 from compression_jobs.pipeline.graph.external import files_beside
@@ -64,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument("--max-drop", type=float, help="share of accuracy that may be lost, such as 0.01")
     many.add_argument("--min-accuracy", type=float, help="share that must be right, such as 0.9")
     many.add_argument("--objective", choices=get_args(Objective), default="bytes")
+    many.add_argument("--train-steps", type=int, default=Effort().train_steps, help="0: nothing is trained")
+    many.add_argument("--max-candidates", type=int, default=Effort().candidates)
+    many.add_argument("--max-seconds", type=float, help="only a stop; marks the lineage as cut short")
     many.set_defaults(command=_search)
     return parser
 
@@ -108,16 +113,28 @@ def _search(given: argparse.Namespace) -> int:
             )
             for target in given.target
         ]
+        effort = Effort(
+            train_steps=given.train_steps, candidates=given.max_candidates, max_seconds=given.max_seconds
+        )
     except ValidationError as error:
-        raise Refused(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+        raise Refused(_in_words(error)) from error
     model, data = _inputs(given)
-    results = search(goals, model, data, out=given.out, seed=given.seed, progress=_Printer())
+    told = {"out": given.out, "seed": given.seed, "progress": _Printer(), "effort": effort}
+    results = search(goals, model, data, **told)
     return _report(list(results.values()))
+
+
+def _in_words(error: ValidationError) -> str:
+    found = error.errors()[0]
+    name = f"{found['loc'][-1]}: " if found["loc"] else ""
+    return name + found["msg"].removeprefix("Value error, ")
 
 
 def _report(results: list[Result]) -> int:
     for result in results:
         print(result.sentence)
+        if result.winner:
+            print(f"{result.target}: {transport.sentence(result.winner.transport)}")
     return MET if all(result.met for result in results) else NOT_MET
 
 

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from compression_jobs.pipeline import transport
 from compression_jobs.pipeline.dataset import Dataset
 from compression_jobs.pipeline.emit.table import EMITTERS, Emitter
 from compression_jobs.pipeline.errors import Refused
@@ -11,7 +12,9 @@ from compression_jobs.pipeline.graph.costs import parameters, total_macs
 from compression_jobs.pipeline.graph.graph import Graph
 from compression_jobs.pipeline.graph.ingest import canonicalise
 from compression_jobs.pipeline.graph.quantgraph import QuantGraph
-from compression_jobs.pipeline.recipe import Recipe
+from compression_jobs.pipeline.passes.kinds import Material
+from compression_jobs.pipeline.passes.table import PASSES
+from compression_jobs.pipeline.recipe import Recipe, Step
 from compression_jobs.pipeline.stages import STEPS_FILE, Bench, Stages, Told, step_seed
 
 SAMPLE_ROWS = 8
@@ -40,11 +43,14 @@ def make(
     emitter = EMITTERS[runtime]
     data_bytes = _emit(emitter, final, runtime)
     (folder / emitter.file_name).write_bytes(data_bytes)
+    sent = _encoded(recipe, data_bytes, emitter.format, Material(calibration, seed))
+    (folder / transport.FILE).write_bytes(sent.data)
     return {
         "file": emitter.file_name,
         "format": emitter.format,
         "bytes": len(data_bytes),
         "sha256": hashlib.sha256(data_bytes).hexdigest(),
+        "transport": sent.as_dict(),
         "parameters": _parameters(final),
         "macs": total_macs(bench.graph) or 0,
         "output": _output_scale(final),
@@ -61,6 +67,12 @@ def _emit(emitter: Emitter, final: Graph | QuantGraph, runtime: str) -> bytes:
     if emitter.real is None:
         raise Refused(f"{runtime} runs int8 models only", remedy="add a quantize step to the recipe")
     return emitter.real(final)
+
+
+def _encoded(recipe: Recipe, data: bytes, format: str, material: Material) -> transport.Transport:
+    step = recipe.encoding or Step(name="encode")
+    sent: transport.Transport = PASSES[step.name].apply((data, format), step.checked_options(), material)
+    return sent
 
 
 def _parameters(final: Graph | QuantGraph) -> int:

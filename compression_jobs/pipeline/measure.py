@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compression_jobs.pipeline import measure_onnxruntime
+from compression_jobs.pipeline import measure_onnxruntime, measure_plan
 from compression_jobs.pipeline.atomic import write_atomic
 from compression_jobs.pipeline.sandbox import Limits, run_limited
 
@@ -20,6 +20,7 @@ LIMITS = Limits(seconds=300)
 
 MEASURES: dict[str, Callable[[Path, Path, str, Path], dict[str, Any]]] = {
     "onnxruntime": measure_onnxruntime.measure,
+    "micropython": measure_plan.measure,
 }
 
 

@@ -30,6 +30,11 @@ def measure(artifact: Path, dataset: Path, split: str, outputs: Path) -> dict[st
     return {"peak_ram_bytes": peak_bytes, "host_latency_us": latency}
 
 
+def stored(artifact: Path, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The rows as the model takes them: as they are."""
+    return rows
+
+
 def answers(artifact: Path, rows: npt.NDArray[Any]) -> list[list[npt.NDArray[Any]]]:
     """All outputs of the model for each row."""
     feed = Feed(_open(artifact))

@@ -6,39 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from compression_jobs.pipeline.atomic import write_atomic
-from compression_jobs.pipeline.candidate import Candidate, Progress, Result
+from compression_jobs.pipeline.candidate import Progress, Result
 from compression_jobs.pipeline.dataset import check_pair, describe_dataset
+from compression_jobs.pipeline.deciding import decide
+from compression_jobs.pipeline.effort import Effort
 from compression_jobs.pipeline.errors import Refused, refuse_all
 from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.graph.facts import describe_model
-from compression_jobs.pipeline.judging import edge_bytes, judge, missed_budgets, missed_goals, shortfall
-from compression_jobs.pipeline.pareto import mark_front
-from compression_jobs.pipeline.publish import passes_test, publish
-from compression_jobs.pipeline.recipe import describe, parse_recipe
+from compression_jobs.pipeline.judging import edge_bytes
+from compression_jobs.pipeline.ladder import LADDERS
+from compression_jobs.pipeline.recipe import parse_recipe
 from compression_jobs.pipeline.sandbox import run_limited
+from compression_jobs.pipeline.shrinking import Course, Strategy, course_for, strategies
 from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unemittable
+from compression_jobs.pipeline.trials import Trials
 from compression_jobs.pipeline.workshop import Workshop
 
-ALIKE = 0.01  # costs within one percent are the same; accuracy decides between them
-FLOAT = {"name": "canonicalise"}
-
-
-def _int8(**options: str) -> list[dict[str, Any]]:
-    return [FLOAT, {"name": "quantize", "options": options}]
-
-
-# Runtime -> cheap recipes, tried in this order. Runtimes that run int8 only have no float one.
-LADDERS: dict[str, list[list[dict[str, Any]]]] = {
-    "onnxruntime": [
-        [FLOAT],
-        _int8(calibration="minmax"),
-        _int8(calibration="percentile"),
-        _int8(calibration="entropy"),
-        _int8(calibration="mse"),
-        _int8(granularity="per_tensor", calibration="minmax"),
-        _int8(granularity="per_tensor", calibration="mse"),
-    ],
-}
+CANDIDATES_EXPECTED = 8  # that shrinking for one target takes; only the progress bar believes it
 
 Tell = Callable[[Progress], None]
 
@@ -54,6 +38,7 @@ def search(
     cancelled: Callable[[], bool] | None = None,
     factors: Mapping[str, float] | None = None,
     targets: dict[str, Target] | None = None,
+    effort: Effort | None = None,
 ) -> dict[str, Result]:
     """One result a target; raises Refused for input that cannot work, Cancelled when asked to stop.
 
@@ -62,20 +47,16 @@ def search(
     known = TARGETS | (targets or {})
     _refuse_goals(goals, known)
     workshop = Workshop(Path(model), Path(dataset), Path(out), seed, progress, cancelled)
-    runtimes = sorted({known[goal.target].runtime for goal in goals})
-    workshop.steps_total = sum(len(LADDERS[runtime]) for runtime in runtimes) + len(goals) + 1
+    trials = Trials(workshop, goals, known, factors or {}, effort or Effort())
+    runtimes = {known[goal.target].runtime for goal in goals}
+    workshop.steps_total = 1 + sum(len(LADDERS[runtime]) for runtime in runtimes) + len(goals)
     facts = check_input(workshop)
-    made = {
-        runtime: _climb(
-            workshop, runtime, [g for g in goals if known[g.target].runtime == runtime], known, factors or {}
-        )
-        for runtime in runtimes
-    }
+    _climb(trials)
+    _shrink(trials)
     results = {}
     for goal in goals:
         target = known[goal.target]
-        candidates = made[target.runtime][goal.target]
-        results[goal.target] = _decide(workshop, goal, target, candidates, edge_bytes(facts))
+        results[goal.target] = decide(workshop, goal, target, trials.found[goal.target], edge_bytes(facts))
     write_results(workshop.out, results)
     return results
 
@@ -109,128 +90,42 @@ def _refuse_goals(goals: Sequence[Goal], known: dict[str, Target]) -> None:
     refuse_unemittable(slugs, known)
 
 
-def _climb(
-    workshop: Workshop,
-    runtime: str,
-    goals: list[Goal],
-    known: Mapping[str, Target],
-    factors: Mapping[str, float],
-) -> dict[str, list[Candidate]]:
-    """Make and measure every recipe of a runtime once, and judge each for all its targets."""
-    found: dict[str, list[Candidate]] = {goal.target: [] for goal in goals}
-    seen: dict[str, str] = {}
-    for steps in LADDERS[runtime]:
+def _climb(trials: Trials) -> None:
+    """Make the cheap candidates; at least one, however little effort is allowed."""
+    for goal in trials.goals:
+        runtime = trials.known[goal.target].runtime
+        for place, steps in enumerate(LADDERS[runtime]):
+            recipe = parse_recipe(steps)
+            if place == 0 or trials.affords(recipe, runtime):
+                trials.candidate(recipe, goal.target)
+
+
+def _shrink(trials: Trials) -> None:
+    """Train towards the goals that no cheap candidate meets, one strategy after the other."""
+    courses = [
+        course
+        for goal in trials.goals
+        if (course := course_for(goal, trials.known[goal.target], trials.found[goal.target]))
+    ]
+    workshop = trials.workshop
+    workshop.steps_total += len(courses) * CANDIDATES_EXPECTED
+    for strategy in strategies(several=len(courses) > 1):
+        for course in courses:
+            if not trials.meets(course.goal):
+                _follow(trials, course, strategy(course))
+    workshop.steps_total = workshop.steps_done + len(trials.goals)
+    if trials.cut_short:
+        trials.mark_cut_short()
+
+
+def _follow(trials: Trials, course: Course, strategy: Strategy) -> None:
+    """Make what a strategy asks for, and tell it what came of it, until it ends or the effort does."""
+    steps = next(strategy, None)
+    while steps is not None:
         recipe = parse_recipe(steps)
-        workshop.tell("candidate", f"making {describe(recipe)} for {runtime}")
-        shared = workshop.candidate(recipe, runtime)
-        twin = seen.setdefault(shared.sha256, shared.id) if shared.sha256 else shared.id
-        for goal in goals:
-            candidate = shared.for_target(goal.target)
-            judge(candidate, goal, known[goal.target], factors.get(goal.target))
-            if twin != candidate.id:
-                candidate.rejected = f"its bytes are those of {twin}"
-            elif candidate.missed:
-                candidate.rejected = "; ".join(candidate.missed)
-            found[goal.target].append(candidate)
-            workshop.tell("candidate", _measured_sentence(candidate), candidate)
-        workshop.finished_step()
-    return found
-
-
-def _measured_sentence(candidate: Candidate) -> str:
-    if candidate.accuracy is None:
-        return f"{candidate.target}: rejected, {candidate.rejected}"
-    return f"{candidate.target}: {candidate.accuracy['value']:.1%} accurate in {candidate.bytes} bytes"
-
-
-def _decide(
-    workshop: Workshop, goal: Goal, target: Target, candidates: list[Candidate], edges: int
-) -> Result:
-    mark_front(candidates)
-    winner = _best([each for each in candidates if each.was_measured and each.rejected is None], goal)
-    if winner is None:
-        return _unmet(goal, target, candidates, edges)
-    workshop.tell("test", f"{target.slug}: measuring {winner.id} on the test rows")
-    for candidate in candidates:
-        if candidate is not winner and candidate.rejected is None:
-            candidate.rejected = _why_second(candidate, winner, goal)
-    if not passes_test(workshop, winner, goal, target):
-        return Result(
-            target.slug,
-            met=False,
-            shown=False,
-            winner=None,
-            candidates=candidates,
-            sentence=f"{target.slug}: nothing is published. {winner.id} met the goal on the validation rows, but {winner.rejected}.",
-            binding=missed_goals(winner, goal, winner.test_accuracy)[0][0],
-        )
-    publish(workshop, winner, target)
-    workshop.finished_step()
-    workshop.tell("publish", f"{target.slug}: published {winner.id}", winner)
-    return Result(target.slug, True, winner.shown, winner, candidates, _met_sentence(goal, winner))
-
-
-def _best(candidates: list[Candidate], goal: Goal) -> Candidate | None:
-    """The cheapest in the goal's objective; among those within one percent of it, the most accurate."""
-    if not candidates:
-        return None
-    least = min(_cost(each, goal) for each in candidates)
-    alike = [each for each in candidates if _cost(each, goal) <= least + abs(least) * ALIKE]
-    return min(alike, key=lambda each: (-_accuracy(each), each.bytes, each.id))
-
-
-def _why_second(candidate: Candidate, winner: Candidate, goal: Goal) -> str:
-    least = _cost(winner, goal)
-    if _cost(candidate, goal) > least + abs(least) * ALIKE:
-        return f"{winner.id} is better in {goal.objective}"
-    if _accuracy(candidate) < _accuracy(winner):
-        return f"{winner.id} is as good in {goal.objective} and more accurate"
-    return f"{winner.id} is as good in {goal.objective} and as accurate; one of them had to be taken"
-
-
-def _cost(candidate: Candidate, goal: Goal) -> float:
-    costs = {
-        "bytes": candidate.bytes,
-        "ram": candidate.peak_ram_bytes or 0,
-        "latency": candidate.estimated_latency_us or 0,
-        "accuracy": 1 - _accuracy(candidate),
-    }
-    return float(costs[goal.objective])
-
-
-def _accuracy(candidate: Candidate) -> float:
-    assert candidate.accuracy is not None
-    return float(candidate.accuracy["value"])
-
-
-def _met_sentence(goal: Goal, winner: Candidate) -> str:
-    assert winner.test_accuracy is not None
-    test = winner.test_accuracy
-    certainty = "" if winner.shown else "; the intervals are too wide to show it"
-    return (
-        f"{goal.target}: {winner.id} has {winner.bytes} bytes and is {test['value']:.1%} accurate on the test rows "
-        f"({test['low']:.1%} to {test['high']:.1%}, n = {test['n']}), "
-        f"{100 * test['drop']['value']:.2f} points below the original{certainty}."
-    )
-
-
-def _unmet(goal: Goal, target: Target, candidates: list[Candidate], edges: int) -> Result:
-    measured = [each for each in candidates if each.was_measured]
-    if not measured:
-        reasons = list(dict.fromkeys(each.rejected or "" for each in candidates))
-        # Nothing could be made at all: that is the input's fault, and no verdict on the goal.
-        raise Refused("; ".join(reasons), problems=reasons)
-    nearest = min(
-        measured, key=lambda each: (shortfall(each, goal, target), -_accuracy(each), each.bytes, each.id)
-    )
-    missed = missed_budgets(nearest, target) + missed_goals(nearest, goal)
-    verdict = (
-        f"this is impossible: input and output alone take {edges} bytes of RAM"
-        if edges > target.ram_bytes
-        else "no candidate meets the goal"
-    )
-    sentence = (
-        f"{target.slug}: {verdict}. {missed[0][0]} binds; "
-        f"the nearest is {nearest.id}: {'; '.join(text for _, text in missed)}."
-    )
-    return Result(target.slug, False, False, None, candidates, sentence, missed[0][0])
+        if not trials.affords(recipe, course.target.runtime):
+            return
+        try:
+            steps = strategy.send(trials.candidate(recipe, course.target.slug))
+        except StopIteration:
+            return

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compression_jobs.pipeline import measure_onnxruntime
+from compression_jobs.pipeline import measure_onnxruntime, measure_plan
 from compression_jobs.pipeline.dataset import Dataset
 from device_agent.core import selftest as wire
 
@@ -18,14 +18,23 @@ SAMPLES = 8
 QUANTIZED_LSB = 2
 FLOAT_TOLERANCE = 1e-4  # of the largest score: kernels of other processors sum in another order
 MAX_BYTES = 4 << 20
+MEASURED: dict[str, Any] = {"onnxruntime": measure_onnxruntime, "micropython": measure_plan}
+# Integer arithmetic that is the same on every processor: the bytes are compared.
+EXACT = frozenset({"micropython"})
+EQUAL = ({"mode": "equal", "value": 0}, 0.0)
 
 Array = npt.NDArray[Any]
 
 
 def write(
-    artifact: Path, dataset: Path, scores_path: Path, output: dict[str, Any] | None, out: Path
+    artifact: Path,
+    dataset: Path,
+    scores_path: Path,
+    output: dict[str, Any] | None,
+    out: Path,
+    runtime: str = "onnxruntime",
 ) -> dict[str, Any]:
-    """Write the self-test of an ONNX artifact from validation rows; runs in a limited child.
+    """Write the self-test of an artifact from validation rows; runs in a limited child.
 
     `scores_path` holds the scores of those rows, `output` scale and zero point of an int8 output.
     Returns the inputs and outputs of the artifact as the signature lists them.
@@ -33,15 +42,19 @@ def write(
     data, scores = Dataset.load(dataset), np.load(scores_path, allow_pickle=False)
     rows, _ = data.rows("validation")
     flat = scores.reshape(len(scores), -1)
-    tolerance, step = _tolerance(flat, output)
-    inputs, outputs = measure_onnxruntime.ports(artifact)
-    classifies = data.task == "classification" and flat.shape[1] > 1 and outputs[0]["dtype"] == "float32"
+    measured = MEASURED[runtime]
+    tolerance, step = EQUAL if runtime in EXACT else _tolerance(flat, output)
+    inputs, outputs = measured.ports(artifact)
+    if len(inputs) == 1 and inputs[0]["dtype"] == "int8":  # a plan knows no shapes
+        inputs[0]["shape"] = [1, *rows.shape[1:]]
+    scored = outputs[0]["dtype"] in ("float32", "int8")
+    classifies = data.task == "classification" and flat.shape[1] > 1 and scored
     chosen, decided = _choose(flat, 2 * step, SAMPLES) if classifies else (_spread(len(rows), SAMPLES), False)
     chosen = chosen[: max(1, MAX_BYTES // max(rows[0].nbytes, 1))]
-    answers = measure_onnxruntime.answers(artifact, rows[chosen])
+    given, answers = measured.stored(artifact, rows[chosen]), measured.answers(artifact, rows[chosen])
     samples = [
         ([_raw(row)], [_raw(answer) for answer in answered])
-        for row, answered in zip(rows[chosen], answers, strict=True)
+        for row, answered in zip(given, answers, strict=True)
     ]
     with open(out, "wb") as file:
         wire.write(file, _specs(inputs, None), _specs(outputs, output), tolerance, samples, decided)

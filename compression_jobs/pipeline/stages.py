@@ -100,12 +100,11 @@ class Bench:
         """The model after all passes."""
         first = self._resume()
         subject: Any = self.graph
-        for position, step in list(enumerate(self.recipe.steps))[first:]:
+        for position, step in list(enumerate(self.recipe.shaping))[first:]:
             if self._trains(position):
-                subject = self._as_net(subject)
-            subject = PASSES[step.name].apply(subject, step.checked_options(), self._material(position))
-            if self._training_ends_at(position):
-                subject = self._exported(subject, position)
+                subject = self._trained(position)
+            else:
+                subject = PASSES[step.name].apply(subject, step.checked_options(), self._material(position))
             if isinstance(subject, Graph):
                 self.graph = subject
         return subject  # type: ignore[no-any-return]
@@ -113,7 +112,7 @@ class Bench:
     def _resume(self) -> int:
         """Load the longest trained beginning that is known; the position of the first step still to do."""
         for position in range(len(self.recipe.steps) - 1, -1, -1):
-            if self.stages is None or not self._training_ends_at(position):
+            if self.stages is None or not self._trains(position):
                 continue
             found = self.stages.load(self.recipe.as_list()[: position + 1])
             if found is not None:
@@ -124,27 +123,20 @@ class Bench:
     def _trains(self, position: int) -> bool:
         return PASSES[self.recipe.steps[position].name].kind == "net"
 
-    def _training_ends_at(self, position: int) -> bool:
-        last = position + 1 == len(self.recipe.steps)
-        return self._trains(position) and (last or not self._trains(position + 1))
-
     def _material(self, position: int) -> Material:
         seed = step_seed(self.seed, self.recipe, position)
         self.told.label = self.recipe.steps[position].name
         return Material(self.calibration, seed, self.data, self.original, self.told)
 
-    def _as_net(self, subject: Any) -> Any:
-        if not isinstance(subject, Graph):
-            return subject
+    def _trained(self, position: int) -> Graph:
+        """The graph after one pass that trains; exported each time, so that going on later gives the same bytes."""
         # torch takes a second to load; recipes that do not train go without it.
+        from compression_jobs.pipeline.graph.torch_export import export_net
         from compression_jobs.pipeline.graph.torch_import import import_net
 
-        return import_net(subject, self.calibration)
-
-    def _exported(self, net: Any, position: int) -> Graph:
-        """What training made as a canonical graph."""
-        from compression_jobs.pipeline.graph.torch_export import export_net
-
+        step = self.recipe.steps[position]
+        net = import_net(self.graph, self.calibration)
+        net = PASSES[step.name].apply(net, step.checked_options(), self._material(position))
         exported = export_net(net, self.graph, self.calibration)
         graph = canonicalise(exported, NoOptions(), Material(self.calibration, self.seed))
         if self.stages is not None:

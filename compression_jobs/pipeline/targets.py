@@ -23,7 +23,7 @@ Bytes = Annotated[int, Field(ge=0)]
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 
 # Runtime -> format of the artifact that an emitter can write for it today.
-EMITTABLE: dict[str, str] = {"onnxruntime": "onnx"}
+EMITTABLE: dict[str, str] = {"onnxruntime": "onnx", "micropython": "plan"}
 
 # Runtimes that no agent of this project drives: artifacts are measured and downloaded, never enrolled.
 EXPORT_ONLY = frozenset({"tflite-micro"})

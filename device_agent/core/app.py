@@ -103,6 +103,9 @@ class App:
             raise ValueError("no model serves " + self.name)
         try:
             outputs, latency_us, answer = serving.predict(x, self.device.clock)
+        except ports.InputError:
+            self.delivery.misfit()
+            raise
         except Exception:
             self.delivery.failed()
             raise

@@ -72,6 +72,13 @@ class Delivery:
         if self.trial is not None:
             self.trial.failed()
 
+    def misfit(self) -> None:
+        """An input does not fit the model that serves: the caller's mistake, unless the model before would have taken it."""
+        app = self.app
+        slot, known = app.serving.slot, app.state["active"] or app.serving.slot
+        if self.trial is not None and slots.inputs_differ(self.device.storage, app.name, slot, known):
+            self.trial.failed()
+
     def observe(self, correct: bool) -> None:
         """The truth about an answer of the model that serves is known."""
         if self.trial is not None:

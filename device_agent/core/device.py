@@ -42,7 +42,7 @@ class Device(Missing):
         self.online = False
         self.hello_due = False
 
-    def keys(self) -> list[dict]:
+    def trusted_keys(self) -> list[dict]:
         """The keys that manifests may be signed with: those of the last rotation, else the provisioned ones."""
         found: list[dict] = self.record.fields.get("keys") or self.config["keys"]
         return found

@@ -73,7 +73,7 @@ class Intake:
 
     def _judge(self, payload: bytes, digest: str) -> None:
         app = self.app
-        manifest = offers.read_trusted(payload, self.device.keys())
+        manifest = offers.read_trusted(payload, self.device.trusted_keys())
         slot = slots.other(app.state["active"])
         offers.check(manifest, self.device, app.name, app.state, app.runtime.format, slot)
         self.device.storage.write_atomic(manifest_name(app.name), payload)

@@ -169,6 +169,7 @@ class Link:
                 "clock": utc is not None,
                 "utc": utc,
                 "uptime_ms": device.clock.ticks_ms(),
+                "keys": [key["id"] for key in device.trusted_keys()],
                 "apps": {app: self.apps[app].facts() for app in self.apps},
             }
         )

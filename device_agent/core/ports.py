@@ -8,6 +8,10 @@ class Unfilled(Exception):
     """A host handed in a port that lacks this method."""
 
 
+class InputError(ValueError):
+    """What the application handed in does not fit the model: the caller's mistake, not the model's."""
+
+
 class Clock:
     """Time of one device."""
 
@@ -99,7 +103,7 @@ class Runtime:
         """Outputs for one input as real numbers, one flat sequence or array an output.
 
         `x` is a bytes-like raw little-endian tensor, a (nested) list of numbers, or a numpy array on CPython. An input
-        that does not fit the model raises ValueError that names both shapes.
+        that does not fit the model raises InputError that names both shapes.
         """
         raise Unfilled("Runtime.run")
 

@@ -180,8 +180,9 @@ def parse_hello(payload: bytes) -> dict:  # type: ignore[type-arg]
     """A checked hello.
 
     Fields: protocol (list), epoch, boot, session, board, runtime, agent, heap_free, flash_free, clock (bool),
-    utc (seconds or null), uptime_ms, apps {app: {installed {artifact, delivery, model, version} | null, sequence,
-    manifest (sha256 of its bytes | null), delivery {id, state} | null, outcome {delivery, state, reason} | null}}.
+    utc (seconds or null), uptime_ms, keys (ids of those it trusts), apps {app: {installed {artifact, delivery, model,
+    version} | null, sequence, manifest (sha256 of its bytes | null), delivery {id, state} | null, outcome {delivery,
+    state, reason} | null}}.
     """
     message = decode(payload)
     for field in ("epoch", "boot", "session", "uptime_ms"):

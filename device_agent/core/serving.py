@@ -47,13 +47,15 @@ class Serving:
         return window
 
     def predict(self, x: object, clock: ports.Clock) -> "tuple[list, int, Answer]":
-        """(outputs, latency in microseconds, what to remember); raises what the runtime raises, counted as error."""
+        """(outputs, latency in microseconds, what to remember); raises InputError, or what counts as an error of the model."""
         window = self.open_window(clock.ticks_ms())
         try:
             started = clock.ticks_us()
             outputs = self.runtime.run(x)
             latency_us = clock.ticks_us() - started
             answer = self._read(outputs, window)
+        except ports.InputError:
+            raise
         except Exception:
             window.failed()
             raise

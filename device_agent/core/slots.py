@@ -34,6 +34,17 @@ def read_spec(storage: ports.Storage, app: str, slot: str) -> dict:
     return spec
 
 
+def inputs_differ(storage: ports.Storage, app: str, slot: str, known: str) -> bool:
+    """Whether the model of a slot wants inputs of other shapes than that of the slot that applications know."""
+    try:
+        wanted, had = [
+            [one["shape"] for one in read_spec(storage, app, name)["inputs"]] for name in (slot, known)
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # a specification that names no inputs accuses nobody
+    return wanted != had
+
+
 def load(storage: ports.Storage, runtime: ports.Runtime, app: str, slot: str) -> dict:
     """Load the model of a slot into `runtime` and return its spec; raises whatever goes wrong."""
     spec = read_spec(storage, app, slot)

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from device_agent.core.ports import InputError
+
 Array = np.ndarray[Any, Any]
 
 
@@ -27,10 +29,10 @@ class Edge:
         return f"{self.dtype.name} {list(self.shape)}"
 
     def from_raw(self, raw: Any) -> Array:
-        """The tensor in raw little-endian bytes; raises ValueError when their number is wrong."""
+        """The tensor in raw little-endian bytes; raises InputError when their number is wrong."""
         data = memoryview(raw)
         if data.nbytes != self.bytes:
-            raise ValueError(
+            raise InputError(
                 f"{self.name} has {data.nbytes} bytes, the model takes {self} ({self.bytes} bytes)"
             )
         return np.frombuffer(data, dtype=self.dtype.newbyteorder("<")).reshape(self.shape)
@@ -41,7 +43,10 @@ class Edge:
             return self.from_raw(x)
         numbers = _numbers(x, self.name)
         if numbers.shape not in (self.shape, self.shape[1:], (int(np.prod(self.shape)),)):
-            raise ValueError(f"{self.name} has shape {list(numbers.shape)}, the model takes {self}")
+            raise InputError(f"{self.name} has shape {list(numbers.shape)}, the model takes {self}")
+        if not np.isfinite(numbers).all():
+            # A model answers nonsense to them, which would be held against the model.
+            raise InputError(f"{self.name} holds NaN or infinity")
         if self.scale is not None and numbers.dtype != self.dtype:
             numbers = self._quantised(numbers)
         return np.ascontiguousarray(numbers.reshape(self.shape), dtype=self.dtype)
@@ -54,10 +59,6 @@ class Edge:
         return (steps * np.float32(self.scale)).astype(np.float32)
 
     def _quantised(self, numbers: Array) -> Array:
-        if not np.isfinite(numbers).all():
-            raise ValueError(
-                f"{self.name} holds NaN or infinity, which an {self.dtype.name} input cannot take"
-            )
         steps = numbers.astype(np.float32) / np.float32(self.scale)
         # TFLite's QUANTIZE rounds halves away from zero; NumPy would round them to even.
         whole = np.copysign(np.floor(np.abs(steps) + np.float32(0.5)), steps) + self.zero_point
@@ -72,7 +73,7 @@ def _numbers(x: Any, name: str) -> Array:
     except ValueError:
         numbers = np.asarray(None)  # a ragged list
     if numbers.dtype.kind not in "fiub":
-        raise ValueError(f"{name} is no array of numbers")
+        raise InputError(f"{name} is no array of numbers")
     return numbers
 
 
@@ -82,7 +83,7 @@ def inputs_of(x: Any, edges: list[Edge]) -> list[Array]:
         return [edges[0].from_numbers(x)]
     if not isinstance(x, list | tuple) or len(x) != len(edges):
         names = ", ".join(edge.name for edge in edges)
-        raise ValueError(f"the model takes {len(edges)} inputs ({names}): give a list with one entry each")
+        raise InputError(f"the model takes {len(edges)} inputs ({names}): give a list with one entry each")
     return [edge.from_numbers(part) for edge, part in zip(edges, x, strict=True)]
 
 

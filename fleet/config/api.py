@@ -6,7 +6,7 @@ from typing import Any
 
 import redis
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
-from django.db import OperationalError
+from django.db import DataError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from kombu.exceptions import OperationalError as QueueError
 from ninja import NinjaAPI
@@ -92,6 +92,18 @@ def on_http_error(request: HttpRequest, error: HttpError) -> HttpResponse:
     return _answer(request, Forbidden(error.message, remedy="Reload the page, or send an API token instead."))
 
 
+def on_unstorable(request: HttpRequest, error: DataError) -> HttpResponse:
+    """A value that PostgreSQL cannot keep: too long for its column, or with a NUL in it."""
+    logger.warning("%s %s: %s", request.method, request.path, error)
+    return _plain(
+        request,
+        INVALID,
+        422,
+        "a value is too long, too large, or holds a character that the database cannot keep",
+        "Shorten texts, and leave out control characters.",
+    )
+
+
 def on_silent_service(request: HttpRequest, error: Exception) -> HttpResponse:
     """The database, Redis or the queue does not answer."""
     logger.error("%s %s failed: %s", request.method, request.path, error)
@@ -122,6 +134,7 @@ HANDLERS: dict[type[Exception], Any] = {
     HttpError: on_http_error,
     SuspiciousOperation: on_suspicious,
     Http404: on_missing,
+    DataError: on_unstorable,
     OperationalError: on_silent_service,
     QueueError: on_silent_service,
     redis.RedisError: on_silent_service,

@@ -122,6 +122,9 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
 DATA_UPLOAD_MAX_NUMBER_FILES = 8
 FILE_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 
+# Without a bound one request could ask for every report there is.
+NINJA_PAGINATION_CLASS = "fleet.config.pagination.Pages"
+
 # --- pages ---------------------------------------------------------------------------------------
 
 LANGUAGE_CODE = "en-gb"

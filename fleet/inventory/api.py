@@ -17,6 +17,14 @@ from fleet.inventory.models import Command, Device, DeviceApp, DeviceGroup, Enro
 router = Router(tags=["inventory"])
 
 Labels = Annotated[dict[str, str], Field(max_length=40)]
+Name = Annotated[str, Field(max_length=120)]
+Text = Annotated[str, Field(max_length=10_000)]
+RuleText = Annotated[
+    str,
+    Field(
+        max_length=500, description="Such as `site=berlin and target in (raspberry-pi-4, raspberry-pi-5)`."
+    ),
+]
 
 
 class AppOut(Schema):
@@ -112,18 +120,18 @@ class GroupIn(Schema):
     """A new group: a rule, or a list of devices."""
 
     slug: str
-    name: str = ""
-    description: str = ""
-    rule: str = ""
+    name: Name = ""
+    description: Text = ""
+    rule: RuleText = ""
     devices: Annotated[list[str], Field(max_length=100_000)] = []
 
 
 class GroupPatch(Schema):
     """What to change; what is left out stays."""
 
-    name: Annotated[str, Field(max_length=120)] | None = None
-    description: str | None = None
-    rule: str | None = None
+    name: Name | None = None
+    description: Text | None = None
+    rule: RuleText | None = None
 
 
 class MembersIn(Schema):
@@ -142,9 +150,13 @@ class GroupOut(Schema):
     devices: list[str]
 
     @staticmethod
-    def resolve_devices(group: DeviceGroup) -> list[str]:
+    def resolve_devices(group: DeviceGroup, context: dict[str, Any]) -> list[str]:
         """Names of its devices."""
-        return [device.name for device in services.members(group)]
+        if group.is_dynamic:
+            found = services.matching(group.rule, _in_service(context["request"]))
+        else:
+            found = [each for each in group.members.all() if each.state != Device.State.RETIRED]
+        return [device.name for device in found]
 
 
 class TokenIn(Schema):
@@ -185,6 +197,14 @@ class EnrolIn(Schema):
 def caller(request: HttpRequest) -> Any:
     """The user who was authenticated; `Any`, because Django types it as possibly anonymous."""
     return request.user
+
+
+def _in_service(request: Any) -> QuerySet[Device]:
+    # A query keeps what it found: a list of many rules reads the devices once.
+    if not hasattr(request, "in_service"):
+        request.in_service = services.in_service()
+    found: QuerySet[Device] = request.in_service
+    return found
 
 
 def _devices(filters: Mapping[str, str]) -> QuerySet[Device]:
@@ -257,7 +277,7 @@ def list_commands(request: HttpRequest, name: str) -> QuerySet[Command]:
 @paginate
 def list_groups(request: HttpRequest) -> QuerySet[DeviceGroup]:
     """Every group and its devices."""
-    return DeviceGroup.objects.all()
+    return DeviceGroup.objects.prefetch_related("members")
 
 
 @router.post("/groups", response={201: GroupOut})

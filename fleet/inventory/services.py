@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.db.models.deletion import ProtectedError
 
 from device_agent.core import protocol
@@ -215,10 +215,9 @@ def delete_group(user: Caller, group: DeviceGroup) -> None:
 
 def members(group: DeviceGroup) -> list[Device]:
     """Devices of a group by name: those of the list, or those that the rule matches now; without retired ones."""
-    devices = Device.objects.select_related("target").exclude(state=Device.State.RETIRED)
     if not group.is_dynamic:
-        return list(devices.filter(groups=group))
-    return matching(group.rule, devices)
+        return list(in_service().filter(groups=group))
+    return matching(group.rule)
 
 
 def members_among(group: DeviceGroup, devices: Iterable[Device]) -> set[int]:
@@ -230,12 +229,16 @@ def members_among(group: DeviceGroup, devices: Iterable[Device]) -> set[int]:
     return {pk for pk, device in asked.items() if rule.matches(facts_of(device))}
 
 
-def matching(rule: str, devices: Sequence[Device] | Any = None) -> list[Device]:
+def in_service() -> QuerySet[Device]:
+    """Devices that groups can have: all but retired ones."""
+    return Device.objects.select_related("target").exclude(state=Device.State.RETIRED)
+
+
+def matching(rule: str, devices: Iterable[Device] | None = None) -> list[Device]:
     """Devices that a label rule matches; Refused with the position when it cannot be read."""
     parsed = _parsed(rule)
-    if devices is None:
-        devices = Device.objects.select_related("target").exclude(state=Device.State.RETIRED)
-    return [device for device in devices if parsed.matches(facts_of(device))]
+    among = in_service() if devices is None else devices
+    return [device for device in among if parsed.matches(facts_of(device))]
 
 
 def groups_of(device: Device) -> list[DeviceGroup]:

@@ -1,6 +1,6 @@
 """REST endpoints of the registry: models, versions, aliases, datasets, targets, artifacts, blobs."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from django.db.models import Count, Max, QuerySet
 from django.http import HttpRequest, HttpResponseBase
@@ -24,35 +24,25 @@ def _models() -> QuerySet[Model]:
     return counted.prefetch_related("aliases__version")
 
 
-def _model_out(model: Any) -> dict[str, Any]:
-    return {
-        **{name: getattr(model, name) for name in ("slug", "name", "description", "task", "created_at")},
-        "versions": model.version_count,
-        "latest_version": model.latest_version,
-        "aliases": list(model.aliases.all()),
-    }
-
-
 @router.post("/models", response={201: schemas.ModelOut})
-def create_model(request: HttpRequest, payload: schemas.ModelIn) -> tuple[int, dict[str, Any]]:
+def create_model(request: HttpRequest, payload: schemas.ModelIn) -> tuple[int, Model]:
     """Make a model."""
     require(request.user, Role.ENGINEER)
     model = services.create_model(**payload.model_dump(), user=request.user)
-    return 201, _model_out(_models().get(pk=model.pk))
+    return 201, _models().get(pk=model.pk)
 
 
 @router.get("/models", response=list[schemas.ModelOut])
 @paginate
-def list_models(request: HttpRequest, task: Model.Task | None = None) -> list[dict[str, Any]]:
+def list_models(request: HttpRequest, task: Model.Task | None = None) -> QuerySet[Model]:
     """All models."""
-    found = _models().filter(task=task) if task else _models()
-    return [_model_out(model) for model in found]
+    return _models().filter(task=task) if task else _models()
 
 
 @router.get("/models/{slug}", response=schemas.ModelOut)
-def read_model(request: HttpRequest, slug: str) -> dict[str, Any]:
+def read_model(request: HttpRequest, slug: str) -> Model:
     """One model."""
-    return _model_out(_models().get(pk=services.get_model(slug).pk))
+    return _models().get(pk=services.get_model(slug).pk)
 
 
 # --- versions ------------------------------------------------------------------------------------
@@ -91,7 +81,7 @@ def download_version(request: HttpRequest, slug: str, number: int) -> HttpRespon
     version = services.get_version(slug, number)
     if version.state != CheckState.READY:
         raise NotFound(f"{version} is {version.state}, so there is no file to download")
-    return downloads.respond(request, version.sha256, f"{slug}-v{number}.{version.format}")
+    return downloads.respond(request, version.sha256, version.download_name)
 
 
 # --- aliases -------------------------------------------------------------------------------------
@@ -197,8 +187,7 @@ def read_artifact(request: HttpRequest, artifact_id: int) -> Artifact:
 def download_artifact(request: HttpRequest, artifact_id: int) -> HttpResponseBase:
     """The artifact's file."""
     found = services.get_artifact(artifact_id)
-    name = f"{found.version.model.slug}-v{found.version.number}-{found.target.slug}.{found.format}"
-    return downloads.respond(request, found.sha256, name)
+    return downloads.respond(request, found.sha256, found.download_name)
 
 
 @router.post("/artifacts/{artifact_id}/recall", response=schemas.ArtifactOut)

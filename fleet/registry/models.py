@@ -107,6 +107,11 @@ class ModelVersion(Checked):
     def __str__(self) -> str:
         return f"{self.model.slug} v{self.number}"
 
+    @property
+    def download_name(self) -> str:
+        """What its file is called when somebody downloads it."""
+        return f"{self.model.slug}-v{self.number}.{self.format}"
+
 
 class Upload(models.Model):
     """One file of an upload that is still to be checked; its blob goes when the check ends."""
@@ -266,6 +271,11 @@ class Artifact(models.Model):
 
     def __str__(self) -> str:
         return f"{self.version} for {self.target.slug}"
+
+    @property
+    def download_name(self) -> str:
+        """What its file is called when somebody downloads it."""
+        return f"{self.version.model.slug}-v{self.version.number}-{self.target.slug}.{self.format}"
 
     @property
     def accuracy_floor(self) -> float | None:

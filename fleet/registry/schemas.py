@@ -35,9 +35,14 @@ class ModelOut(Schema):
     description: str
     task: str
     created_at: datetime
-    versions: int = 0
-    latest_version: int | None = None
+    versions: Annotated[int, Field(alias="version_count", description="How many there are.")]
+    latest_version: int | None
     aliases: list[AliasOut]
+
+    @staticmethod
+    def resolve_aliases(model: Model) -> list[Any]:
+        """By name."""
+        return list(model.aliases.all())
 
 
 class VersionOut(Schema):

@@ -1,13 +1,14 @@
 """The server's keys: Ed25519 for manifests and the broker key for device secrets, in files only the server reads.
 
-`KEYS_DIR` holds one file a key, mode 0600: `signing-0001.pem`, `signing-0002.pem`, ... (the last one signs) and
-`broker.key`. They are made when first needed. Whoever links a file to its final name first wins, so processes
+`KEYS_DIR` holds one file a key, mode 0600: `signing-0001.pem`, `signing-0002.pem`, ... (the last one is the newest)
+and `broker.key`. They are made when first needed. Whoever links a file to its final name first wins, so processes
 that start together agree, and nobody ever reads half a key.
 """
 
 import hashlib
 import os
 import secrets
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,26 +18,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from django.conf import settings
 
 from device_agent.core.protocol import KEY_ID_BYTES
-from fleet.errors import NotFound, Unavailable
+from fleet.errors import Unavailable
 
 BROKER_KEY_BYTES = 32
 SIGNING = "signing-{:04d}.pem"
 
 
-def sign(body: bytes, key_id: bytes | None = None) -> tuple[bytes, bytes]:
-    """The Ed25519 signature of `body` (64 bytes) and the id of the key (8 bytes); the newest key unless named.
+def sign(body: bytes, known: Collection[str] = ()) -> tuple[bytes, bytes]:
+    """The Ed25519 signature of `body` (64 bytes) and the id of the key (8 bytes).
 
-    A device that was away during a rotation knows only older keys: name one of those for it.
+    `known` are the ids of the keys that the reader trusts: the newest of those signs. Who did not say yet was
+    provisioned with every key there was, so the oldest key is the one it surely has.
     """
     keys = _signing_keys()
-    if key_id is None:
-        return keys[-1].sign(body), _key_id(keys[-1])
-    for key in keys:
-        if _key_id(key) == key_id:
-            return key.sign(body), key_id
-    raise NotFound(
-        f"the server holds no signing key {key_id.hex()}", remedy="Restore KEYS_DIR from a backup."
-    )
+    key = next((each for each in reversed(keys) if _key_id(each).hex() in known), keys[-1 if known else 0])
+    return key.sign(body), _key_id(key)
 
 
 def verify(body: bytes, signature: bytes, key_id: bytes) -> bool:
@@ -53,8 +49,12 @@ def public_keys() -> list[tuple[str, str]]:
 
 
 def rotate() -> str:
-    """Make a new signing key, which signs from now on; returns its id."""
-    return _key_id(_make_signing_key(len(_signing_files()) + 1)).hex()
+    """Make a new signing key and return its id; it signs for each device that has learned of it.
+
+    Manifests carry it to devices under a key they know. When all of them know it, the old file may go.
+    """
+    last = max((int(path.stem.rpartition("-")[2]) for path in _signing_files()), default=0)
+    return _key_id(_make_signing_key(last + 1)).hex()
 
 
 def broker_key() -> bytes:

@@ -8,6 +8,7 @@ from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 from ninja import Field, Router, Schema
 from ninja.pagination import paginate
+from pydantic import AwareDatetime
 
 from fleet.inventory import services as inventory
 from fleet.rollouts import planning, services, strategy
@@ -29,7 +30,7 @@ class OrderIn(Schema):
 class RolloutIn(OrderIn):
     """A new rollout."""
 
-    start_at: datetime | None = None
+    start_at: Annotated[AwareDatetime | None, Field(description="Not before then; empty: at once.")] = None
     key: Annotated[
         str, Field(max_length=services.MAX_KEY, description="Asked for twice with one key, it is made once.")
     ] = ""

@@ -54,26 +54,26 @@ def not_asked_yet(rollout: Rollout) -> QuerySet[Delivery]:
     return installs.select_related("device")
 
 
-def offer(waiting: QuerySet[Delivery], now: datetime) -> int:
-    """Sign and send out pending deliveries, some at a time; returns how many went."""
+def offer(waiting: QuerySet[Delivery], now: datetime, at_most: int | None = None) -> int:
+    """Sign and send out pending deliveries, some at a time and `at_most` in all; returns how many went."""
+    most = MOST_A_TICK if at_most is None else min(at_most, MOST_A_TICK)
     done = 0
-    while done < MOST_A_TICK:
-        batch = _offer_some(waiting, now)
+    while done < most:
+        wanted = min(OFFERED_AT_ONCE, most - done)
+        batch = _offer_some(waiting, now, wanted)
         done += batch
-        if batch < OFFERED_AT_ONCE:
+        if batch < wanted:
             break
     return done
 
 
 @transaction.atomic
-def _offer_some(waiting: QuerySet[Delivery], now: datetime) -> int:
-    pending = waiting.filter(state=State.PENDING)
-    lock_devices(
-        pending.filter(pk__in=list(pending.order_by("pk").values_list("pk", flat=True)[:OFFERED_AT_ONCE]))
-    )
+def _offer_some(waiting: QuerySet[Delivery], now: datetime, most: int) -> int:
+    pending = waiting.filter(state=State.PENDING).order_by("position", "pk")
+    lock_devices(pending.filter(pk__in=list(pending.values_list("pk", flat=True)[:most])))
     # Of two ticks at once the second waits here, and then finds that these are no longer pending.
-    locked = waiting.filter(state=State.PENDING).select_for_update(of=("self",)).order_by("pk")
-    taken = list(locked.select_related(*intents.RELATED)[:OFFERED_AT_ONCE])
+    locked = pending.select_for_update(of=("self",))
+    taken = list(locked.select_related(*intents.RELATED)[:most])
     batch = _sort_out(taken, now)
     if not batch:
         return len(taken)
@@ -163,7 +163,13 @@ def send_again_to_changed_devices(rollout: Rollout, now: datetime) -> int:
 
 def try_again(delivery: Delivery, event: str, now: datetime, reason: str, **fields: Any) -> bool:
     """Put a delivery back to the start under a new id, so that late words about the old try change nothing."""
-    fresh = {"ticket": uuid.uuid4(), "offered_at": None, "finished_at": None, "attempt": 1, "evidence": {}}
+    fresh: dict[str, Any] = {
+        "ticket": uuid.uuid4(),
+        "offered_at": None,
+        "finished_at": None,
+        "attempt": 1,
+        "evidence": {},
+    }
     return move(delivery, event, now, reason, **fresh, **fields)
 
 
@@ -180,7 +186,7 @@ def extend(wave: Wave, by: int) -> int:
     later = Delivery.objects.filter(
         rollout=wave.rollout_id, kind=Delivery.Kind.INSTALL, state=State.PENDING, wave__number__gt=wave.number
     )
-    chosen = list(later.order_by("wave__number", "pk").values_list("pk", flat=True)[:by])
+    chosen = list(later.order_by("wave__number", "position", "pk").values_list("pk", flat=True)[:by])
     return Delivery.objects.filter(pk__in=chosen, state=State.PENDING).update(wave=wave)
 
 

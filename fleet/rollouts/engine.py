@@ -11,7 +11,7 @@ from django.db.models import Exists, OuterRef, Q
 
 from fleet import events
 from fleet.errors import FleetError
-from fleet.rollouts import deliveries, evidence, gates, intents, preparation, states, strategy
+from fleet.rollouts import deliveries, evidence, gates, intents, preparation, progress, states, strategy
 from fleet.rollouts.models import Decision, Delivery, Rollout, Wave
 
 STEPS_A_TICK = 6
@@ -76,7 +76,7 @@ def begin(rollout: Rollout, now: datetime) -> int:
     return 1
 
 
-def stop(rollout: Rollout, sentence: str, now: datetime, **decided: object) -> bool:
+def stop(rollout: Rollout, sentence: str, now: datetime, decided_by_id: int | None = None) -> bool:
     """End a rollout where it stands: devices that have it keep it, those at work are called back, nobody else is asked."""
     with transaction.atomic():
         if not states.advance(rollout, "abort", reason=sentence, finished_at=now):
@@ -88,7 +88,7 @@ def stop(rollout: Rollout, sentence: str, now: datetime, **decided: object) -> b
         deliveries.go_back(rollout, Q(state__in=states.ACTIVE), now, "the rollout was aborted")
         for wave in rollout.waves.exclude(state=Wave.State.PASSED):
             states.advance(wave, "fail", finished_at=now)
-        note(rollout, "abort", sentence, **decided)
+        note(rollout, "abort", sentence, decided_by_id=decided_by_id)
     return True
 
 
@@ -158,17 +158,19 @@ def _open(rollout: Rollout, wave: Wave, now: datetime) -> int:
 
 
 def _watch(rollout: Rollout, wave: Wave, now: datetime) -> int:
-    """Offer what is pending, stop at once on bad evidence, and let the wave soak when all have ended."""
+    """Stop at once on bad evidence, offer the next part of what is pending, and let the wave soak when all have ended."""
     installs = wave.deliveries.filter(kind=Delivery.Kind.INSTALL)
-    work = deliveries.offer(installs, now)
     if not installs.exclude(state__in=Delivery.ENDS).exists():
-        work += states.advance(wave, "soak", soaking_since=now)
+        done = states.advance(wave, "soak", soaking_since=now)
         tell(rollout)
-        return work
+        return int(done)
+    work = 0
     ended = rollout.deliveries.filter(kind=Delivery.Kind.INSTALL, state__in=evidence.TELLING).count()
-    if ended == wave.verdict.get("looked_at", 0):
+    if ended != wave.verdict.get("looked_at", 0):
+        work = _look(rollout, wave, now, ended)
+    if rollout.state != Rollout.State.RUNNING:
         return work
-    return work + _look(rollout, wave, now, ended)
+    return work + deliveries.offer(installs, now, at_most=progress.next_part(rollout, wave))
 
 
 def _look(rollout: Rollout, wave: Wave, now: datetime, ended: int) -> int:

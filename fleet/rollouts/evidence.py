@@ -1,11 +1,13 @@
-"""What a gate looks at: each device's outcome, made from its delivery and from labelled reports of the field."""
+"""What a gate looks at: each device's outcome, from its delivery, from before, and from those held back."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from fleet.registry.models import Artifact
-from fleet.rollouts import gates, strategy
+from fleet.rollouts import gates, processes, signals, strategy
 from fleet.rollouts.models import Delivery, Rollout, Wave
-from fleet.telemetry import summaries
+from fleet.rollouts.signals import Measure
+from fleet.telemetry import comparisons
 
 _STARTED = (
     Delivery.State.DOWNLOADING,
@@ -13,6 +15,7 @@ _STARTED = (
     Delivery.State.TESTING,
     Delivery.State.TRIAL,
 )
+_AT_WORK = (Delivery.State.OFFERED, *_STARTED)
 
 # Ends that say something about the artifact; the others are our own doing.
 TELLING = (
@@ -22,82 +25,155 @@ TELLING = (
     Delivery.State.REJECTED,
     Delivery.State.TIMED_OUT,
 )
+# A median of fewer inferences than this compares noise.
+MIN_INFERENCES = 20
 
 
 def gather(rollout: Rollout, wave: Wave, wave_is_over: bool) -> gates.Evidence:
-    """All outcomes of a rollout so far, in the order in which they ended."""
+    """All outcomes of a rollout so far, in the order of its plan."""
     rules = strategy.read(rollout.strategy)
-    installs = rollout.deliveries.filter(kind=Delivery.Kind.INSTALL).select_related(
-        "artifact__target", "wave"
-    )
-    ended = installs.filter(state__in=TELLING).order_by("finished_at", "pk")
+    installs = rollout.deliveries.filter(kind=Delivery.Kind.INSTALL)
+    asked = installs.filter(state__in=(*TELLING, *_AT_WORK)).order_by("position", "created_at", "pk")
     asked_of = installs.exclude(state__in=(Delivery.State.CANCELLED, Delivery.State.SKIPPED))
     left = asked_of.filter(state=Delivery.State.PENDING).count()
+    rows = asked.select_related("artifact__target", "wave", "device")
     return gates.Evidence(
-        outcomes=[outcome_of(delivery, rules.trial) for delivery in ended.select_related("device")],
+        outcomes=[outcome_of(delivery, rules.trial) for delivery in rows],
         wave=wave.number,
         wave_is_over=wave_is_over,
         left=left,
         proceeds_without_evidence=rules.proceeds_without_evidence(asked_of.count()),
         targets=sorted(set(asked_of.values_list("artifact__target__slug", flat=True).distinct().order_by())),
-        judges_accuracy=rules.trial.min_labelled > 0,
+        accepted=_accepted(rollout),
     )
 
 
-def outcome_of(delivery: Delivery, trial: strategy.TrialRules) -> gates.Outcome:
+def outcome_of(delivery: Delivery, trial: strategy.TrialRules) -> processes.Outcome:
     """One device's outcome."""
-    accuracy, floor = _accuracy(delivery, trial)
-    return gates.Outcome(
+    return processes.Outcome(
         device=delivery.device.name,
         target=delivery.artifact.target.slug if delivery.artifact else "",
         result=_result(delivery),
         wave=delivery.wave.number if delivery.wave else 0,
-        accuracy=accuracy,
-        floor=floor,
+        measures=_measures(delivery, trial),
+        measured=not _is_awaited(delivery),
     )
 
 
 def take_from_the_field(wave: Wave) -> None:
-    """Keep, once a device, how many labelled answers were right since its delivery began."""
+    """Keep, once a device, how it does since its delivery began compared with before."""
+    rollout = wave.rollout
     kept = wave.deliveries.filter(state=Delivery.State.SUCCEEDED, kind=Delivery.Kind.INSTALL)
-    fresh = [delivery for delivery in kept.select_related("artifact") if "field" not in delivery.evidence]
-    seen = summaries.labelled_by_device(_wanted(fresh))
+    rows = kept.select_related("artifact", "previous", "rollout").order_by("position", "created_at", "pk")
+    fresh = [delivery for delivery in rows if "field" not in delivery.evidence]
+    seen = comparisons.compare(rollout.app, _questions(fresh))
     for delivery in fresh:
-        labelled, correct = seen.get(delivery.device_id, (0, 0))
-        delivery.evidence = {**delivery.evidence, "field": {"labelled": labelled, "correct": correct}}
+        found = seen.get(delivery.device_id, comparisons.Comparison(None, None))
+        delivery.evidence = {**delivery.evidence, "field": _facts(found)}
     Delivery.objects.bulk_update(fresh, ["evidence"], batch_size=500)
 
 
-def _wanted(deliveries: Iterable[Delivery]) -> list[summaries.Wanted]:
+def differences(found: comparisons.Comparison) -> dict[str, float]:
+    """How a device changed, by signal; what it did not report on both sides is left out."""
+    before, after = found.before, found.after
+    if before is None or after is None:
+        return {}
+    made = {
+        "errors": signals.fall(-_failing(before), -_failing(after)),
+        "latency": _latency(before, after),
+        "heap": _heap(before, after),
+        "accuracy": _accuracy(before, after),
+        "confidence": _confidence(before, after),
+        "class_mix": signals.mix_change(before.counts.classes, after.counts.classes),
+    }
+    return {name: measure.value for name, measure in made.items() if measure is not None}
+
+
+def _questions(deliveries: Iterable[Delivery]) -> list[comparisons.Question]:
     return [
-        summaries.Wanted(delivery.device_id, delivery.artifact.sha256, delivery.offered_at)
+        comparisons.Question(
+            delivery.device_id,
+            delivery.previous.sha256 if delivery.previous else "",
+            delivery.artifact.sha256,
+            delivery.offered_at,
+        )
         for delivery in deliveries
         if delivery.artifact is not None and delivery.offered_at is not None
     ]
 
 
+def _facts(found: comparisons.Comparison) -> dict[str, Any]:
+    counts = found.after.counts if found.after else None
+    return {
+        "labelled": counts.labelled if counts else 0,
+        "correct": counts.correct if counts else 0,
+        "differences": {name: round(value, 5) for name, value in differences(found).items()},
+    }
+
+
+def _latency(before: comparisons.Side, after: comparisons.Side) -> Measure | None:
+    medians = [side.latency.percentile(0.5) for side in (before, after)]
+    if min(side.latency.count for side in (before, after)) < MIN_INFERENCES or None in medians:
+        return None
+    return signals.rise(*(float(median or 0) for median in medians))
+
+
+def _heap(before: comparisons.Side, after: comparisons.Side) -> Measure | None:
+    old, new = before.counts.heap_free_min, after.counts.heap_free_min
+    if not old or new is None:
+        return None
+    return Measure(signals.clip(1 - new / old))
+
+
+def _accuracy(before: comparisons.Side, after: comparisons.Side) -> Measure | None:
+    if not before.counts.labelled or not after.counts.labelled:
+        return None
+    old, new = (side.counts.correct / side.counts.labelled for side in (before, after))
+    return signals.fall(old, new)
+
+
+def _confidence(before: comparisons.Side, after: comparisons.Side) -> Measure | None:
+    old, new = (signals.mean_confidence(side.counts.confidence) for side in (before, after))
+    return None if old is None or new is None else signals.fall(old, new)
+
+
+def _failing(side: comparisons.Side) -> float:
+    return side.counts.errors / side.counts.n
+
+
 def _result(delivery: Delivery) -> str:
+    if delivery.state in _AT_WORK:
+        return processes.OPEN
     if delivery.state == Delivery.State.SUCCEEDED:
-        return gates.UNPROVEN if delivery.evidence.get("enough") is False else gates.KEPT
+        return processes.UNPROVEN if delivery.evidence.get("enough") is False else processes.KEPT
     if delivery.state == Delivery.State.ROLLED_BACK:
-        return gates.WORSE
+        return processes.WORSE
     if delivery.state == Delivery.State.TIMED_OUT and not _began(delivery):
-        return gates.SILENT
-    return gates.BROKEN
+        return processes.SILENT
+    return processes.BROKEN
 
 
 def _began(delivery: Delivery) -> bool:
     return any(line.get("state") in _STARTED for line in delivery.history)
 
 
-def _accuracy(delivery: Delivery, trial: strategy.TrialRules) -> tuple[float | None, float | None]:
-    """Share of right answers and the floor it is held against; each device is looked at once, when its part is over."""
+def _is_awaited(delivery: Delivery) -> bool:
+    """Whether the field's numbers are still to come; a wave that a person passed is not waited for."""
+    if delivery.state != Delivery.State.SUCCEEDED or "field" in delivery.evidence:
+        return False
+    return delivery.wave is None or delivery.wave.state != Wave.State.PASSED
+
+
+def _measures(delivery: Delivery, trial: strategy.TrialRules) -> dict[str, Measure]:
+    """The device's numbers; each device is looked at once, when its part is over."""
+    field: Mapping[str, Any] = delivery.evidence.get("field") or {}
+    measures = {name: Measure(value) for name, value in field.get("differences", {}).items()}
     floor = _floor(delivery.artifact, trial)
-    seen = delivery.evidence.get("field") if delivery.state == Delivery.State.SUCCEEDED else delivery.evidence
-    labelled, correct = (seen or {}).get("labelled") or 0, (seen or {}).get("correct") or 0
-    if floor is None or not labelled or delivery.state not in TELLING:
-        return None, floor
-    return correct / labelled, floor
+    seen = field if delivery.state == Delivery.State.SUCCEEDED else delivery.evidence
+    labelled, correct = seen.get("labelled") or 0, seen.get("correct") or 0
+    if floor is not None and labelled and delivery.state in TELLING:
+        measures["accuracy_floor"] = signals.below_floor(correct / labelled, floor)
+    return measures
 
 
 def _floor(artifact: Artifact | None, trial: strategy.TrialRules) -> float | None:
@@ -106,3 +182,12 @@ def _floor(artifact: Artifact | None, trial: strategy.TrialRules) -> float | Non
         floor = artifact.accuracy_floor
     # A trial that stops early on bad luck reports too low a share, with probability alpha at most.
     return None if floor is None else floor - trial.alpha
+
+
+def _accepted(rollout: Rollout) -> list[tuple[str, str]]:
+    """What a person has looked at and let pass: the gates that crossed when a wave was held, and was passed then."""
+    held = rollout.decisions.filter(verb="hold", wave__state=Wave.State.PASSED)
+    gates_seen = [
+        gate for evidence in held.values_list("evidence", flat=True) for gate in evidence.get("gates", [])
+    ]
+    return [(gate["name"], gate["target"]) for gate in gates_seen if not gate["stops"]]

@@ -20,6 +20,8 @@ LIFE = timedelta(hours=24)
 # Blobs outlive the manifest that names them by this much, for a download that began late.
 BLOB_GRACE = timedelta(hours=6)
 RENEWED_AT_ONCE = 200
+# A manifest has 2 KiB; whoever missed more rotations than this hears of the others in steps.
+KEYS_SENT = 3
 
 # A device that refused for these reasons refuses again; nobody is helped by a new signature.
 _NOT_AGAIN = (
@@ -57,8 +59,9 @@ def manifest(delivery: Delivery, sequence: int, now: datetime) -> bytes:
     artifact = delivery.artifact
     if artifact is None:
         return b""
-    body = protocol.encode(_fields(delivery, artifact, sequence, now))
-    signature, key_id = signing.sign(body)
+    known = _known_keys(delivery.device)
+    body = protocol.encode({**_fields(delivery, artifact, sequence, now), "keys": _rotation(known)})
+    signature, key_id = signing.sign(body, known)
     return protocol.seal_manifest(signature, key_id, body)
 
 
@@ -84,7 +87,6 @@ def _fields(delivery: Delivery, artifact: Artifact, sequence: int, now: datetime
             )
         },
         "trial": _trial(delivery, artifact),
-        "keys": _rotation(),
     }
 
 
@@ -112,10 +114,16 @@ def _trial(delivery: Delivery, artifact: Artifact) -> dict[str, Any] | None:
     return {name: value for name, value in rules.items() if value is not None}
 
 
-def _rotation() -> list[dict[str, str]]:
-    """All keys a device shall know from now on, once there is more than the one it was enrolled with."""
-    keys = signing.public_keys()
-    return [{"id": key_id, "key": key} for key_id, key in keys[:3]] if len(keys) > 1 else []
+def _known_keys(device: Device) -> list[str]:
+    """Ids of the keys that the device trusts, as its last hello says; one that slept for long knows only old ones."""
+    said = device.hello.get("keys")
+    return [key_id for key_id in said if isinstance(key_id, str)] if isinstance(said, list) else []
+
+
+def _rotation(known: list[str]) -> list[dict[str, str]]:
+    """All keys a device shall trust from now on; none when it trusts exactly those already."""
+    keys = [{"id": key_id, "key": key} for key_id, key in signing.public_keys()[:KEYS_SENT]]
+    return [] if [key["id"] for key in keys] == known else keys
 
 
 def _key(delivery: Delivery) -> Key:

@@ -144,6 +144,9 @@ class Delivery(models.Model):
     evidence = models.JSONField(default=dict, blank=True, help_text="What the device's trial saw.")
     history = models.JSONField(default=list, blank=True, help_text="[{state, at, reason}] in order.")
     attempt = models.PositiveIntegerField(default=1)
+    position = models.PositiveIntegerField(
+        default=0, help_text="Place in the plan; gates count devices in this order."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     offered_at = models.DateTimeField(null=True, blank=True)
     changed_at = models.DateTimeField(null=True, blank=True)

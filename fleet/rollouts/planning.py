@@ -21,7 +21,7 @@ class Candidate:
     state: str = "active"
     installed: str = ""  # sha256 of what runs
     busy_with: str = ""  # the rollout that is already at work on this app of this device
-    obstacle: str = ""  # anything else that is known to forbid it
+    recalled: str = ""  # why the artifact of its target may not be taken any more
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,9 @@ def _obstacle(candidate: Candidate, offers: Mapping[str, Offer]) -> str:
         return f"is {candidate.state}"
     if candidate.export_only:
         return f"{candidate.target} is export only: its artifacts are downloaded, not rolled out"
-    if candidate.obstacle:
-        return candidate.obstacle
     offer = offers.get(candidate.target)
     if offer is None:
-        return f"no artifact of this version for {candidate.target}"
+        return candidate.recalled or f"no artifact of this version for {candidate.target}"
     if candidate.installed == offer.sha256:
         return "runs this artifact already"
     if candidate.busy_with:

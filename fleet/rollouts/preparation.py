@@ -1,7 +1,8 @@
 """From the inventory to a plan, and from a plan to rows; the dry run and the start share the first half."""
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from fleet.errors import Conflict, Refused
@@ -36,8 +37,8 @@ def draw_up(order: Order) -> planning.Plan:
     """The plan as things are now; it may hold no devices."""
     devices = inventory.members(order.group)
     offers = newest_offers(order.version)
-    found = _without_recalled(order.version, offers, candidates(devices, order.app))
-    return planning.plan(found, offers, order.strategy, order.seed)
+    asked = candidates(devices, order.app, recalls(order.version))
+    return planning.plan(asked, offers, order.strategy, order.seed)
 
 
 def refuse_empty(order: Order, plan: planning.Plan) -> None:
@@ -75,21 +76,16 @@ def newest_offers(version: ModelVersion) -> dict[str, planning.Offer]:
     }
 
 
-def _without_recalled(
-    version: ModelVersion, offers: Mapping[str, planning.Offer], found: Sequence[planning.Candidate]
-) -> list[planning.Candidate]:
-    """The candidates, with a word on those whose only artifact was recalled."""
-    recalled = Artifact.objects.filter(version=version, recalled_at__isnull=False).order_by("recalled_at")
-    reasons = dict(recalled.values_list("target__slug", "recall_reason"))
-    return [
-        replace(each, obstacle=f"its artifact was recalled: {reasons[each.target]}")
-        if each.target in reasons and each.target not in offers
-        else each
-        for each in found
-    ]
+def recalls(version: ModelVersion) -> dict[str, str]:
+    """Why the newest recalled artifact of a version went, by slug of target."""
+    found = Artifact.objects.filter(version=version, recalled_at__isnull=False).select_related("target")
+    return {
+        artifact.target.slug: f"artifact {artifact.pk} is recalled: {artifact.recall_reason}"
+        for artifact in found.order_by("created_at", "pk")
+    }
 
 
-def candidates(devices: Sequence[Device], app: str) -> list[planning.Candidate]:
+def candidates(devices: Sequence[Device], app: str, recalled: Mapping[str, str]) -> list[planning.Candidate]:
     """What planning needs to know of each device."""
     runs = dict(DeviceApp.objects.filter(app=app).values_list("device_id", "artifact_sha256"))
     taken = busy(app)
@@ -102,6 +98,7 @@ def candidates(devices: Sequence[Device], app: str) -> list[planning.Candidate]:
             state=device.state,
             installed=runs.get(device.pk, ""),
             busy_with=taken.get(device.pk, ""),
+            recalled=recalled.get(device.target.slug, ""),
         )
         for device in devices
     ]
@@ -119,10 +116,12 @@ def lay_out(rollout: Rollout, plan: planning.Plan, now: datetime) -> None:
     pks = dict(Device.objects.values_list("name", "pk"))
     numbered = enumerate(plan.waves, start=1)
     waves = Wave.objects.bulk_create([Wave(rollout=rollout, number=number) for number, _ in numbered])
+    position = itertools.count(1)
     deliveries = [
         Delivery(
             rollout=rollout,
             wave=wave,
+            position=next(position),
             device_id=pks[share.device],
             artifact_id=share.artifact,
             changed_at=now,

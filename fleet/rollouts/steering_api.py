@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from django.http import HttpRequest
 from django.utils import timezone
 from ninja import Body, Field, Router, Schema
+from pydantic import AwareDatetime
 
 from fleet.registry import services as registry
 from fleet.rollouts import recalls, services
@@ -17,7 +18,7 @@ from fleet.rollouts.recalls import StillRuns
 router = Router(tags=["rollouts"])
 
 Note = Annotated[str, Field(max_length=services.MAX_NOTE, description="Kept with the decision.")]
-NOTHING = Body(None)
+NOTHING: Any = Body(None)  # type: ignore[type-arg]
 
 
 class NoteIn(Schema):
@@ -35,7 +36,7 @@ class AdvanceIn(NoteIn):
 class ScheduleIn(NoteIn):
     """When it starts; null is now."""
 
-    start_at: datetime | None = None
+    start_at: AwareDatetime | None = None
 
 
 class AbortIn(NoteIn):

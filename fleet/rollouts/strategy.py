@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fleet.errors import Refused
 
 SMALL_FLEET = 40
+# Below this many devices a wave goes out whole: the waves of so small a fleet are its parts.
+PACED_FLEET = 20
 # A manifest's trial ends by itself after max_seconds; the rest of a delivery needs some time as well.
 MARGIN_SECONDS = 30
 
@@ -30,6 +32,23 @@ class TrialRules(BaseModel):
         None, ge=0, lt=1, description="Empty: the lower end of the artifact's 95 % interval on test rows."
     )
     alpha: float = Field(0.005, gt=0, lt=0.5)
+
+
+class Tolerances(BaseModel):
+    """What devices may lose on average, against themselves before and against those held back; empty: not judged."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    accuracy: float | None = Field(0.05, ge=0, lt=1, description="Share of right answers that may be lost.")
+    latency: float | None = Field(0.25, ge=0, lt=1, description="Relative rise of the median latency.")
+    errors: float | None = Field(0.02, ge=0, lt=1, description="Rise of the share of failing inferences.")
+    heap: float | None = Field(0.25, ge=0, lt=1, description="Relative loss of the least free heap.")
+    confidence: float | None = Field(
+        0.15, ge=0, lt=1, description="Fall of the mean confidence; asks a person."
+    )
+    class_mix: float | None = Field(
+        0.25, ge=0, lt=1, description="Change of the mix of answers, as total variation; asks a person."
+    )
 
 
 class Strategy(BaseModel):
@@ -56,6 +75,11 @@ class Strategy(BaseModel):
     p0: float = Field(0.02, gt=0, lt=0.5, description="Share of failing devices that is tolerated.")
     p1: float = Field(0.1, gt=0, lt=1, description="Share of failing devices that must not get through.")
     safety_limit: float = Field(0.3, gt=0, le=1, description="Share of failed devices that stops at once.")
+    tolerated: Tolerances = Field(default_factory=Tolerances)
+    paced: bool | None = Field(
+        None,
+        description="Whether a wave opens in parts, the next when the last has answered. Empty: from 20 devices on.",
+    )
     require_approval: bool = False
 
     @field_validator("waves")
@@ -79,6 +103,17 @@ class Strategy(BaseModel):
                 f"({self.trial.max_seconds}) and {MARGIN_SECONDS} s, or deliveries time out in their trial"
             )
         return self
+
+    def tolerances(self) -> dict[str, float]:
+        """What is judged, by signal; fixed before anything is seen, because these tests share alpha."""
+        named = {name: value for name, value in self.tolerated.model_dump().items() if value is not None}
+        if self.trial.min_labelled == 0:
+            return {name: value for name, value in named.items() if name != "accuracy"}
+        return {"accuracy_floor": 0.0, **named}
+
+    def is_paced(self, fleet: int) -> bool:
+        """Whether waves open in parts."""
+        return fleet >= PACED_FLEET if self.paced is None else self.paced
 
     def proceeds_without_evidence(self, fleet: int) -> bool:
         """Whether a fleet of this size goes on when nobody is left who could show more."""

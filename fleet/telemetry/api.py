@@ -7,6 +7,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from ninja import Field, Query, Router, Schema
 from ninja.pagination import paginate
+from pydantic import AwareDatetime
 
 from fleet.inventory import services as inventory
 from fleet.telemetry import services, summaries
@@ -22,8 +23,10 @@ class ScopeIn(Schema):
     group: str = ""
     artifact: int | None = None
     app: str = ""
-    since: Annotated[datetime | None, Field(alias="from")] = None
-    until: Annotated[datetime | None, Field(alias="to")] = None
+    since: Annotated[AwareDatetime | None, Field(alias="from", description="UTC, as 2026-11-21T12:00Z.")] = (
+        None
+    )
+    until: Annotated[AwareDatetime | None, Field(alias="to", description="UTC, as 2026-11-21T13:00Z.")] = None
 
 
 class LatencyOut(Schema):

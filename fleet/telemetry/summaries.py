@@ -1,12 +1,12 @@
 """Figures for people and gates: percentiles from merged histograms, labelled accuracy with its interval."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Q, Sum
+from django.db.models import Q
 from django.utils import timezone
 
 from fleet.inventory.models import Device
@@ -100,15 +100,6 @@ class Scope:
         return query
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """Labelled answers of one device on one artifact since a time."""
-
-    device: int
-    artifact_sha256: str
-    since: datetime
-
-
 def wilson(correct: int, n: int, z: float = Z95) -> tuple[float, float]:
     """Wilson score interval of a share (Wilson 1927); (0, 1) when nothing was seen."""
     if n == 0:
@@ -152,27 +143,6 @@ def series(scope: Scope, resolution: str) -> list[Point]:
     for report in _fresh(scope):
         buckets.setdefault(bucket_start(report.end_at, resolution), []).append(report)
     return [Point(at, _summary(buckets[at])) for at in sorted(buckets)[-MAX_POINTS:]]
-
-
-def labelled_by_device(wanted: Iterable[Wanted]) -> dict[int, tuple[int, int]]:
-    """Labelled and correct answers a device gave on the artifact it was given, since then."""
-    found: dict[int, tuple[int, int]] = {}
-    for sha256, rows in _by_artifact(wanted).items():
-        since = {row.device: row.since for row in rows}
-        reports = Report.objects.filter(
-            device__in=since, artifact_sha256=sha256, end_at__gte=min(since.values())
-        )
-        sums = reports.values("device_id").annotate(labelled_sum=Sum("labelled"), correct_sum=Sum("correct"))
-        for row in sums.order_by():
-            found[row["device_id"]] = (row["labelled_sum"], row["correct_sum"])
-    return found
-
-
-def _by_artifact(wanted: Iterable[Wanted]) -> dict[str, list[Wanted]]:
-    grouped: dict[str, list[Wanted]] = {}
-    for row in wanted:
-        grouped.setdefault(row.artifact_sha256, []).append(row)
-    return grouped
 
 
 def _fitting(scope: Scope) -> str:

@@ -47,7 +47,7 @@ def test_the_answer_of_the_server_becomes_the_provisioning_file(tmp_path: Path) 
 
 
 def test_a_refused_token_gives_the_servers_reason_and_remedy(tmp_path: Path) -> None:
-    refusal = {"error": "refused", "detail": "This token was used up.", "remedy": "Ask for a new one."}
+    refusal = {"error": "refused", "detail": "This token was used up", "remedy": "Ask for a new one."}
     with (
         answering(403, json.dumps(refusal).encode()) as (url, _),
         pytest.raises(

@@ -100,6 +100,7 @@ def test_requests_that_cannot_be_answered_get_a_status_and_a_sentence(desk: Desk
         ),
         ("POST", "/predict", {"x": [1, 2, 3], "app": 5}, 400, "app is no text"),
         ("POST", "/predict", b'{"x": [1, 2, NaN]}', 400, "NaN is no number"),
+        ("POST", "/predict", b'{"x": [1, 2, 1e999]}', 400, "x holds NaN or infinity"),
         ("POST", "/predict", b"[" * 100_000, 400, "not JSON"),
         ("POST", "/predict", b"\xff", 400, "not JSON"),
         ("POST", "/predict", [1], 400, "no JSON object"),
@@ -113,6 +114,9 @@ def test_requests_that_cannot_be_answered_get_a_status_and_a_sentence(desk: Desk
         got, answer = desk.ask(method, path, body)
         assert got == code, answer
         assert sentence in answer["error"]
+    assert (
+        desk.ask("GET", "/status")[1]["apps"]["main"]["errors"] == 0
+    )  # none of these is the model's mistake
 
 
 def test_a_body_that_is_too_large_or_of_unknown_size_is_not_read(desk: Desk) -> None:

@@ -24,6 +24,7 @@ class HandDevice:
     installed: str = ""
     report: int = 0
     outcome: dict[str, Any] | None = field(default=None)
+    keys: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -53,6 +54,7 @@ class HandDevice:
             "agent": "0",
             "uptime_ms": 1000,
             "clock": False,
+            "keys": self.keys,
             "apps": {"main": state},
         }
         self.say("hello", message, now)

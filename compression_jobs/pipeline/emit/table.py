@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from compression_jobs.pipeline.emit import qdq_onnx
+from compression_jobs.pipeline.emit import plan, qdq_onnx
 from compression_jobs.pipeline.graph.graph import Graph
 from compression_jobs.pipeline.graph.quantgraph import QuantGraph
 
@@ -20,4 +20,5 @@ class Emitter:
 
 EMITTERS: dict[str, Emitter] = {
     "onnxruntime": Emitter("onnx", "model.onnx", qdq_onnx.emit, Graph.to_bytes),
+    "micropython": Emitter("plan", "model.plan", plan.emit, None),
 }

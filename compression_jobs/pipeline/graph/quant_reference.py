@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compression_jobs.pipeline.graph import quant_elementwise
 from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.quant_arithmetic import (
     QMAX,
@@ -191,4 +192,5 @@ KERNELS: dict[type[q.Op], Callable[..., Any]] = {
     q.Reshape: _reshape,
     q.Transpose: _transpose,
     q.Softmax: _softmax,
+    **quant_elementwise.KERNELS,
 }

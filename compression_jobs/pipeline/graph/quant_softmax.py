@@ -23,21 +23,32 @@ DIFFERENCE_BITS = 5  # differences of inputs are fixed point with 5 integer bits
 ACCUMULATION_BITS = 12
 FRACTION = 31 - DIFFERENCE_BITS
 ONE = INT32_MAX  # 1.0 with no integer bits
+FORTY_EIGHT_17THS, THIRTY_TWO_17THS = 1515870810, 1010580540  # with two integer bits
 
 
 def softmax(stored: npt.NDArray[np.int8], scale: float) -> Int64Array:
     """Softmax over the last axis of int8 `stored` with `scale`; output scale 1/256, zero point -128."""
-    multiplier, shift = quantize_multipliers(np.array(min(scale * 2.0**FRACTION, 2.0**31 - 1)))
-    lowest = -math.floor(((1 << DIFFERENCE_BITS) - 1) * 2.0 ** (31 - DIFFERENCE_BITS - int(shift)))
     differences = stored.astype(np.int64) - stored.max(axis=-1, keepdims=True)
-    counts = differences >= lowest
-    exponentials = _exp_of_negative(multiply(np.where(counts, differences, 0), multiplier, shift))
+    exponentials, counts = _exponentials(differences, scale)
     shared = divide_by_power_of_two(exponentials, ACCUMULATION_BITS)
     sums = np.where(counts, shared, 0).sum(axis=-1, keepdims=True)
     reciprocal, bits_over_unit = _reciprocal(sums)
     product = doubling_high_multiply(np.broadcast_to(reciprocal, exponentials.shape), exponentials)
     scaled = divide_by_power_of_two(product, bits_over_unit + 31 - 8)
     return np.asarray(np.where(counts, np.clip(scaled - 128, -128, 127), -128))
+
+
+def exponentials_of_differences(scale: float) -> Int64Array:
+    """What each difference 0..255 to the largest value adds, in 31 bits; 0 for one that is too far to count."""
+    exponentials, counts = _exponentials(-np.arange(256, dtype=np.int64), scale)
+    return np.asarray(np.where(counts, exponentials, 0))
+
+
+def _exponentials(differences: Int64Array, scale: float) -> tuple[Int64Array, npt.NDArray[np.bool_]]:
+    multiplier, shift = quantize_multipliers(np.array(min(scale * 2.0**FRACTION, 2.0**31 - 1)))
+    lowest = -math.floor(((1 << DIFFERENCE_BITS) - 1) * 2.0 ** (31 - DIFFERENCE_BITS - int(shift)))
+    counts = differences >= lowest
+    return _exp_of_negative(multiply(np.where(counts, differences, 0), multiplier, shift)), counts
 
 
 def _reciprocal(sums: Int64Array) -> tuple[Int64Array, Int64Array]:
@@ -52,8 +63,7 @@ def _reciprocal(sums: Int64Array) -> tuple[Int64Array, Int64Array]:
 def _one_over_one_plus(x: Int64Array) -> Int64Array:
     """1 / (1 + x) for x in [0, 1), three Newton steps."""
     half_denominator = _rounding_half_sum(x, ONE)
-    constant_48_over_17, constant_neg_32_over_17 = 1515870810, -1010580540
-    y = constant_48_over_17 + doubling_high_multiply(half_denominator, constant_neg_32_over_17)
+    y = FORTY_EIGHT_17THS + doubling_high_multiply(half_denominator, -THIRTY_TWO_17THS)
     for _ in range(3):
         correction = (1 << 29) - doubling_high_multiply(half_denominator, y)
         y = y + _saturating_shift_up(doubling_high_multiply(y, correction), 2)

@@ -61,13 +61,13 @@ def play(story: Story) -> Json:
         expect_met(story.compress(version, dataset))
     with story.step("4. enrol six devices; their applications start asking at once"):
         story.enrol(good / "field.json")
-    with story.step("5. roll version 1 out, one device first, then the rest of its group"):
+    with story.step("5. roll it out, one device first, then the rest of its group"):
         for rollout in [story.roll_out(version["version"], group) for group in ("workshop", "field")]:
             expect(story.finished(rollout), "succeeded")
     with story.step("6. wait for latency and labelled accuracy from the field"):
-        story.reported(MIN_LABELLED)
+        story.reported(version["version"], MIN_LABELLED)
         devices = rows(story, version["version"])
-    with story.step("7. roll out version 2, trained and evaluated on permuted labels"):
+    with story.step("7. roll out a broken version, trained and evaluated on permuted labels"):
         second, labels = story.upload(story.trained("broken"), "trained on permuted labels")
         expect_met(story.compress(second, labels))
         stopped = expect(story.finished(story.roll_out(second["version"], "field")), "rolled_back")
@@ -93,7 +93,7 @@ def expect_met(job: Json) -> None:
 
 
 def expect_contained(broken: Json) -> None:
-    """The broken version must have reached one device only, and every device must be back on version 1."""
+    """The broken version must have reached one device only, and every device must be back on the good one."""
     wanted = {"stopped_by": ["device trial", "gate"], "exposed": 1, "restored": len(PLACES)}
     found = {name: broken[name] for name in wanted}
     if found != wanted:

@@ -1,8 +1,9 @@
 """One version, its artifacts, and their downloads."""
 
-from django.http import FileResponse, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
+from django.utils import timezone
 
 from fleet.accounts.roles import Role
 from fleet.dashboard.access import attempt, page, reader
@@ -10,8 +11,9 @@ from fleet.dashboard.forms.registry import AliasForm
 from fleet.dashboard.matrix import Row, matrix
 from fleet.errors import NotFound
 from fleet.inventory.models import DeviceApp
-from fleet.registry import blobs, services
+from fleet.registry import downloads, services
 from fleet.registry.models import AliasMove, CheckState, ModelVersion
+from fleet.rollouts import recalls
 from fleet.telemetry.models import Rollup
 
 
@@ -33,6 +35,7 @@ def show(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "jobs": version.jobs.prefetch_related("targets").select_related("dataset")[:10],
         "devices": DeviceApp.objects.filter(artifact__version=version).count(),
         "alias_form": AliasForm(),
+        "still_runs": recalls.still_runs(version) if version.recalled_at else [],
     }
     return render(request, "dashboard/pages/version.html", context)
 
@@ -59,13 +62,26 @@ def move_alias(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     return redirect("dashboard:version", slug, number)
 
 
+@page("POST")
+def recall(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    """Let no device run it any more; whose role it takes the service knows."""
+    version = services.get_version(slug, number)
+    reason = str(request.POST.get("reason", ""))[:2000]
+    attempt(
+        request,
+        lambda: recalls.recall(reader(request), version, reason=reason, now=timezone.now()),
+        f"Version {number} is recalled; devices that run it go back.",
+    )
+    return redirect("dashboard:version", slug, number)
+
+
 @page()
 def download(request: HttpRequest, slug: str, number: int) -> HttpResponseBase:
     """The stored, self-contained file."""
     version = services.get_version(slug, number)
     if version.state != CheckState.READY:
         raise NotFound(f"{version} is {version.state} and has no file to download")
-    return _file(version.sha256, f"{slug}-v{number}.{version.format}")
+    return downloads.respond(request, version.sha256, version.download_name)
 
 
 @page()
@@ -88,14 +104,4 @@ def artifact(request: HttpRequest, pk: int) -> HttpResponse:
 def download_artifact(request: HttpRequest, pk: int) -> HttpResponseBase:
     """The artifact's file."""
     found = services.get_artifact(pk)
-    version = found.version
-    return _file(found.sha256, f"{version.model.slug}-v{version.number}-{found.target.slug}.{found.format}")
-
-
-def _file(sha256: str, filename: str) -> FileResponse:
-    return FileResponse(
-        blobs.open_blob(sha256),
-        as_attachment=True,
-        filename=filename,
-        content_type="application/octet-stream",
-    )
+    return downloads.respond(request, found.sha256, found.download_name)

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compression_jobs.pipeline import search as searching
 from compression_jobs.pipeline.candidate import Candidate, Progress, Result
+from compression_jobs.pipeline.deciding import best_of
+from compression_jobs.pipeline.effort import Effort
 from compression_jobs.pipeline.errors import Cancelled, Refused
 from compression_jobs.pipeline.goal import Goal
+from compression_jobs.pipeline.ladder import FLOAT, LADDERS
 from compression_jobs.pipeline.making import make
-from compression_jobs.pipeline.search import FLOAT, LADDERS, search
+from compression_jobs.pipeline.search import search
 from compression_jobs.pipeline.targets import TARGETS, Reserve, Target
 from device_agent.core import selftest
 from device_agent.runtimes.onnx import OnnxRuntime
@@ -22,6 +24,7 @@ from tests.compression_jobs.pipeline.nets import Net
 
 INT8 = {"name": "quantize", "options": {"calibration": "mse"}}
 PI = "raspberry-pi-4"
+UNTRAINED = Effort(train_steps=0)
 
 
 @pytest.fixture
@@ -192,7 +195,9 @@ class TestVerdicts:
             | {"subtraction": [Reserve(what="loader", flash_bytes=1)]}
         )
         goals = [Goal(target="tiny", min_accuracy=0.9)]
-        return search(goals, digits.model, digits.dataset, out=out, targets={"tiny": tiny})["tiny"]
+        return search(goals, digits.model, digits.dataset, out=out, targets={"tiny": tiny}, effort=UNTRAINED)[
+            "tiny"
+        ]
 
     def test_a_goal_that_fails_on_the_test_rows_publishes_nothing(
         self, digits: Digits, tmp_path: Path
@@ -258,6 +263,6 @@ def test_costs_within_a_percent_are_decided_by_accuracy() -> None:
     better = replace(small, id="better", bytes=1009, accuracy={"value": 0.95})
     larger = replace(small, id="larger", bytes=1100, accuracy={"value": 0.99})
     goal = Goal(target=PI, min_accuracy=0.5)
-    assert searching._best([small, better, larger], goal) is better
+    assert best_of([small, better, larger], goal) is better
     accurate = Goal(target=PI, min_accuracy=0.5, objective="accuracy")
-    assert searching._best([small, better, larger], accurate) is larger
+    assert best_of([small, better, larger], accurate) is larger

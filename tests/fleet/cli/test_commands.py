@@ -1,11 +1,16 @@
 """Commands against a live server: tables, JSON, one line for an error, and the exit code."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
+from typer.core import TyperGroup as Group
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from fleet.accounts.roles import Role
@@ -163,3 +168,18 @@ def test_a_missing_extra_is_one_line():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "tinyfleet: typer is not installed; install with: pip install 'tinyfleet[cli]'\n"
+
+
+def commands_of_the_readme() -> list[list[str]]:
+    """The words of every `tinyfleet ...` line that the README shows, comments left out."""
+    readme = Path(__file__).parents[3] / "README.md"
+    lines = re.findall(r"^tinyfleet .*", readme.read_text(), re.MULTILINE)
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+@pytest.mark.parametrize("words", commands_of_the_readme(), ids=" ".join)
+def test_the_readme_shows_commands_as_they_are(words):
+    command, arguments = get_command(commands.app), words
+    while isinstance(command, Group):
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    command.make_context("tinyfleet", arguments)  # parses, and runs nothing

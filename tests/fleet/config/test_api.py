@@ -2,7 +2,7 @@
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import OperationalError
+from django.db import DataError, OperationalError
 from django.test import Client
 
 from fleet.accounts import api as accounts
@@ -89,6 +89,22 @@ def test_a_silent_database_is_unavailable_not_a_bug(api, monkeypatch):
     answer = api.get("/api/v1/me")
     assert answer.status_code == 503
     assert "database" in answer.json()["detail"]
+
+
+def test_what_the_database_cannot_keep_is_invalid_not_a_bug(api, monkeypatch):
+    def too_long(user: object) -> None:
+        raise DataError("value too long for type character varying(120)")
+
+    monkeypatch.setattr(accounts, "roles_of", too_long)
+    answer = api.get("/api/v1/me")
+    assert (answer.status_code, answer.json()["error"]) == (422, "invalid")
+    assert "too long" in answer.json()["detail"]
+
+
+def test_no_list_is_given_out_whole(api):
+    answer = api.get("/api/v1/models?limit=1001")
+    assert (answer.status_code, answer.json()["error"]) == (422, "invalid")
+    assert "less than or equal to 1000" in answer.json()["detail"]
 
 
 def test_answers_carry_security_headers(client):

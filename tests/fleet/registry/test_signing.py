@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from device_agent.core import ed25519
-from fleet.errors import NotFound, Unavailable
+from fleet.errors import Unavailable
 from fleet.registry import signing
 
 
@@ -54,20 +54,27 @@ def test_threads_that_start_together_agree_on_the_keys() -> None:
     assert len(set(found)) == 1
 
 
-def test_after_a_rotation_the_new_key_signs_and_the_old_one_still_can() -> None:
+def test_the_newest_key_that_the_reader_knows_signs() -> None:
     _, old = signing.sign(b"x")
     new = signing.rotate()
-    assert signing.sign(b"x")[1].hex() == new
     assert [key_id for key_id, _ in signing.public_keys()] == [new, old.hex()]
-    signature, used = signing.sign(b"for a device that was away", key_id=old)
+    assert signing.sign(b"x", known=[old.hex(), new])[1].hex() == new
+    signature, used = signing.sign(b"for a device that was away", known=[old.hex()])
     assert used == old
     assert signing.verify(b"for a device that was away", signature, old)
+    assert signing.sign(b"for one that has not said")[1] == old
 
 
-def test_a_lost_or_damaged_key_is_one_clear_line(keys: Path) -> None:
+def test_a_key_may_go_when_everybody_knows_the_next(keys: Path) -> None:
     signing.sign(b"")
-    with pytest.raises(NotFound, match="no signing key 0000"):
-        signing.sign(b"", key_id=bytes(8))
+    second = signing.rotate()
+    (keys / "signing-0001.pem").unlink()
+    third = signing.rotate()
+    assert [key_id for key_id, _ in signing.public_keys()] == [third, second]
+
+
+def test_a_damaged_key_is_one_clear_line(keys: Path) -> None:
+    signing.sign(b"")
     (keys / "signing-0001.pem").write_text("rubbish")
     with pytest.raises(Unavailable, match="damaged"):
         signing.sign(b"")

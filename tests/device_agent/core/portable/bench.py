@@ -69,6 +69,8 @@ class BenchRuntime(ports.Runtime):
     def run(self, x):
         if self.data is None:
             raise ValueError("nothing is loaded")
+        if not isinstance(x, list):
+            raise ports.InputError("x is no list")
         if self.data[0] == CRASHING and self.bench.crashing:
             raise ValueError("division by zero")
         self.bench.clock.us += 900000 if self.data[0] == SLOW and self.bench.crashing else 700

@@ -160,6 +160,7 @@ def test_keys_rotate_by_a_signed_manifest():
     b.publish(b.manifest(model(2), "third"), OTHER)
     b.run(lambda: b.ended("third"))
     assert b.installed() == 2
+    assert b.broker.messages("hello")[-1]["keys"] == [OTHER.entry()["id"]]
 
 
 def test_a_spec_too_long_for_the_manifest_comes_as_a_blob():

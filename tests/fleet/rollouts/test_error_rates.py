@@ -1,0 +1,177 @@
+"""How often gates err: properties of the bets, and simulated rollouts with late reports, dependent gates, odd waves."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleet.rollouts import betting, processes, replay, signals
+from fleet.rollouts.gates import Evidence, Limits, evaluate
+from fleet.rollouts.processes import Outcome
+from fleet.rollouts.signals import Measure
+
+LIMITS = Limits()
+rates = st.floats(0.01, 0.4)
+
+
+def ends(devices: int, *shares: float) -> list[int]:
+    """Cumulative wave sizes."""
+    return sorted({max(1, math.ceil(devices * share)) for share in shares or (0.01, 0.05, 0.2, 0.5, 1)})
+
+
+def course(devices: int, targets: int = 1, *shares: float) -> replay.Course:
+    """A rollout to devices whose targets take turns."""
+    return replay.Course(ends(devices, *shares), np.arange(devices) % targets, LIMITS, devices < 40)
+
+
+def at_most(stopped: int, n: int, rate: float) -> bool:
+    """Whether a share is no larger than a rate, with four standard errors of room; the interval is printed."""
+    room = 4 * math.sqrt(rate * (1 - rate) / n)
+    print(f"{stopped} of {n} stopped: {stopped / n:.4f} +- {1.96 * math.sqrt(stopped + 1) / n:.4f}")
+    return stopped / n <= rate + room
+
+
+@given(st.lists(st.floats(0, 1), max_size=50), rates)
+def test_capital_is_never_negative(xs: list[float], rate: float) -> None:
+    """A bet that could ruin would make the running product meaningless."""
+    x = np.array(xs)
+    for capital in (betting.rate_above(x, rate, 0.5), betting.rate_below(x, rate)):
+        assert (capital > 0).all()
+        assert np.isfinite(capital).all()
+
+
+@given(rates)
+def test_bets_on_rates_are_fair_where_the_claim_just_holds(rate: float) -> None:
+    """The mean gain is zero where the truth is exactly the rate, so Ville's inequality holds."""
+    for capital in (lambda x: betting.rate_above(x, rate, 0.5), lambda x: betting.rate_below(x, rate)):
+        lost, won = capital(np.array([0.0]))[0], capital(np.array([1.0]))[0]
+        assert (1 - rate) * lost + rate * won == pytest.approx(1.0)
+
+
+@given(st.floats(0, 0.5), st.floats(-1, -0.05), st.floats(0.05, 1))
+def test_bets_on_differences_are_fair(tolerated: float, low: float, high: float) -> None:
+    """For two outcomes whose mean is exactly what is tolerated."""
+    high = max(high, tolerated + 0.01)
+    chance = (tolerated - low) / (high - low)
+    after = [
+        betting.mean_above(np.array([d]), tolerated, np.array([min(low, -0.05)]))[0] for d in (low, high)
+    ]
+    assert (1 - chance) * after[0] + chance * after[1] == pytest.approx(1.0)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.02, 0.1, 0.3]), st.sampled_from([7, 45, 130]))
+def test_the_replay_decides_as_the_gate_does(seed: int, rate: float, devices: int) -> None:
+    """One imagined rollout through the arrays and through the gate that the engine asks."""
+    failed = np.random.default_rng(seed).random(devices) < rate
+    played = replay.play(failed[None, :], course(devices, 2))
+    asked, goal, stopped = 0, ends(devices)[0], False
+    while not stopped:
+        proven = asked > 0 and verdict.figures["e_ok"] >= verdict.figures["e_ok_needed"]  # noqa: F821
+        asked = int(replay.pace.parts(np.array([asked]), np.array([goal]), np.array([proven]))[0])
+        kept = [
+            Outcome(f"d{n}", "ab"[n % 2], "broken" if failed[n] else "kept", n // 1000) for n in range(asked)
+        ]
+        evidence = Evidence(kept, 0, asked >= goal, devices - asked, devices < 40, ["a", "b"])
+        verdict = evaluate(evidence, LIMITS)
+        stopped = verdict.decision == "roll_back"
+        if asked == devices:
+            break
+        if verdict.decision == "wait":
+            goal = min(devices, asked + verdict.extend_by) if asked >= goal else goal
+        elif not stopped:
+            goal = next(end for end in ends(devices) if end > asked)
+    assert (stopped, asked) == (bool(played.stopped[0]), int(played.exposed[0]))
+
+
+@pytest.mark.parametrize("shares", [(), (0.03, 0.9, 1), (1,)])
+@pytest.mark.parametrize("targets", [1, 3])
+def test_good_rollouts_are_rarely_stopped(shares: tuple[float, ...], targets: int) -> None:
+    """Whatever the waves, and with a gate of its own for each target."""
+    failed = np.random.default_rng(5).random((600, 150)) < LIMITS.p0
+    stopped = replay.play(failed, course(150, targets, *shares)).stopped
+    assert at_most(int(stopped.sum()), 600, LIMITS.alpha)
+
+
+def test_a_bad_version_is_stopped_early() -> None:
+    """One device in five fails: nearly always stopped, most of the fleet never asked."""
+    played = replay.play(np.random.default_rng(6).random((500, 200)) < 0.2, course(200))
+    assert played.stopped.mean() > 0.98
+    assert played.exposed.mean() < 20
+
+
+def late(random: np.random.Generator, fleet: int, looks: int) -> bool:
+    """A good rollout in one wave where failures answer at once and successes late; whether any look stops it.
+
+    Each device also has numbers that hang together with whether it fails: gates depend on one another.
+    """
+    failed = random.random(fleet) < LIMITS.p0
+    numbers = np.clip(random.normal(0.0, 0.3, fleet) + 0.5 * (failed - LIMITS.p0), -1, 1)
+    answers_at = np.where(failed, 0.0, random.random(fleet))
+    limits = Limits(tolerated={"latency": 0.0, "errors": 0.0})
+    for time in np.linspace(0, 1, looks):
+        outcomes = [
+            Outcome(
+                f"d{n}",
+                "a",
+                "open" if answers_at[n] > time else "broken" if failed[n] else "kept",
+                1,
+                {} if answers_at[n] > time else {name: Measure(numbers[n]) for name in limits.tolerated},
+            )
+            for n in range(fleet)
+        ]
+        verdict = evaluate(Evidence(outcomes, 1, False, 0, True, ["a"]), limits)
+        if verdict.decision == "roll_back":
+            return True
+    return False
+
+
+def test_late_reports_and_dependent_gates_stop_no_good_rollout() -> None:
+    """Counting in the order of answers would stop most of these at the first look."""
+    random = np.random.default_rng(7)
+    assert at_most(sum(late(random, 100, 4) for _ in range(100)), 100, LIMITS.alpha)
+
+
+def test_the_season_that_slows_everybody_is_not_held_against_the_version() -> None:
+    """All devices became slower, those held back as well; only the version's own part counts."""
+    random = np.random.default_rng(8)
+    season = 0.6
+    new, held = (list(season + random.normal(0, 0.05, n)) for n in (30, 6))
+    paired = signals.against_hold_back(new, held)
+    assert len(paired) == 6
+    assert abs(float(np.mean(paired))) < 0.1
+    alone = betting.mean_above(np.array(new), 0.25, np.full(30, -1.0))
+    beside = betting.mean_above(np.array(paired), 0.125, np.full(6, -1.0))
+    assert alone.max() > 20 > beside.max()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("devices", "targets"), [(6, 1), (50, 1), (200, 3), (1000, 2)])
+def test_false_stops_in_ten_thousand_rollouts(devices: int, targets: int) -> None:
+    """Nothing is wrong: alpha at most, with the interval printed."""
+    failed = np.random.default_rng(9).random((10_000, devices), dtype=np.float32) < LIMITS.p0
+    assert at_most(int(replay.play(failed, course(devices, targets)).stopped.sum()), 10_000, LIMITS.alpha)
+
+
+@pytest.mark.full
+def test_late_reports_in_ten_thousand_rollouts() -> None:
+    """The same with gates that depend on one another, and failures that answer first."""
+    random = np.random.default_rng(10)
+    assert at_most(sum(late(random, 60, 4) for _ in range(10_000)), 10_000, LIMITS.alpha)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("devices", "rate", "least"), [(50, 0.2, 0.97), (200, 0.1, 0.98), (5000, 0.05, 0.99)]
+)
+def test_power_in_ten_thousand_rollouts(devices: int, rate: float, least: float) -> None:
+    """A regression of the declared size is caught."""
+    failed = np.random.default_rng(11).random((10_000 if devices < 5000 else 2000, devices), dtype=np.float32)
+    assert replay.play(failed < rate, course(devices)).stopped.mean() > least
+
+
+def test_processes_of_nothing_are_one() -> None:
+    """Before anybody answered there is no evidence."""
+    found = processes.judge([], processes.Claims(0.05, 0.02, 0.1, {"latency": 0.1}, ["a"]))
+    assert (found.stop, found.hold) == (1.0, 1.0)

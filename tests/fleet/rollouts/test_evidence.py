@@ -1,0 +1,62 @@
+"""What the field says of a device before and after, as the gate's numbers."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from fleet.rollouts import evidence
+from fleet.rollouts.models import Delivery
+from fleet.telemetry.models import Report
+from tests.fleet.rollouts.world import World
+
+pytestmark = pytest.mark.django_db
+
+
+def report(world: World, name: str, sha256: str, at: Any, sequence: int, **facts: Any) -> None:
+    """One window of a device."""
+    Report.objects.create(
+        device=world.devices[name].row,
+        epoch=77,
+        boot=1,
+        sequence=sequence,
+        app="main",
+        artifact_sha256=sha256,
+        phase="live",
+        start_at=at,
+        end_at=at,
+        **{"n": 100, "latency": [[100, 100]], "heap_free_min": 8000, "confidence": [0, 0, 0, 100], **facts},
+    )
+
+
+def test_a_device_is_compared_with_itself_before() -> None:
+    """An octave slower, half the heap, one error in ten: taken once, when its wave has soaked."""
+    world = World(2)
+    report(world, "pi-0", world.v1.sha256, world.now - timedelta(hours=1), 1)
+    report(world, "pi-1", world.v1.sha256, world.now - timedelta(hours=1), 1)
+    rollout = world.create(waves=["100%"], soak_seconds=30)
+    world.succeed(world.offered())
+    for name in world.devices:
+        later = world.now + timedelta(minutes=2)
+        report(world, name, world.v2.sha256, later, 2, latency=[[116, 100]], heap_free_min=4000, errors=10)
+    world.tick(2)
+    world.tick(2, seconds=40)
+    taken = Delivery.objects.filter(rollout=rollout).first()
+    assert taken is not None
+    found = taken.evidence["field"]["differences"]
+    assert found["latency"] == pytest.approx(1.0, abs=0.1)
+    assert (found["heap"], found["errors"], found["confidence"]) == (0.5, 0.1, 0.0)
+    outcome = evidence.outcome_of(taken, evidence.strategy.read(rollout.strategy).trial)
+    assert outcome.measures["latency"].value == found["latency"]
+    gates = {gate["name"]: gate for gate in rollout.waves.get().verdict["gates"]}
+    assert gates["latency"]["n"] == 2
+
+
+def test_without_reports_from_before_there_is_no_difference() -> None:
+    """And the rollout goes its way."""
+    world = World(1)
+    rollout = world.create(waves=["100%"])
+    world.succeed(world.offered())
+    world.tick(4)
+    assert world.fresh(rollout).state == "succeeded"
+    assert Delivery.objects.get(rollout=rollout).evidence["field"]["differences"] == {}
