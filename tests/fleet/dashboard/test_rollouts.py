@@ -145,6 +145,7 @@ def test_a_part_goes_back_a_clone_is_made_once_and_a_start_is_scheduled(
     assert made.deliveries.filter(kind=Delivery.Kind.ROLL_BACK).count() == 2
     page = client.get(f"/rollouts/{made.pk}/").content.decode()
     assert "One, two: 2 devices go back, 0 more are not asked: the camera there is another." in page
+    client.post(reverse("dashboard:rollout-act", args=[made.pk, "abort"]))
     for _ in range(2):
         answer = client.post(f"/rollouts/{made.pk}/clone/", {"key": "k"})
     draft = Rollout.objects.get(state="draft")
