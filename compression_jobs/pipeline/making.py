@@ -28,29 +28,23 @@ def make(
     folder: Path,
     seed: int,
     stages: Path | None = None,
+    others: dict[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Write the artifact into `folder` and return its facts.
 
     What training makes is kept in `stages` and shared by recipes that begin alike. Training steps done are told
-    in the file `steps` of `folder`.
+    in the file `steps` of `folder`. `others` are the models that options name.
     """
     recipe = Recipe.model_validate({"steps": steps})
     data = Dataset.load(dataset)
     calibration, _ = data.rows("calibration")
     graph = canonicalise(model, calibration[:SAMPLE_ROWS])
-    bench = Bench(recipe, seed, data, graph, Told(folder / STEPS_FILE), Stages.of(stages, model, data, seed))
+    models = {name: Path(path) for name, path in (others or {}).items()}
+    kept = Stages.of(stages, model, data, seed, models)
+    bench = Bench(recipe, seed, data, graph, Told(folder / STEPS_FILE), kept, models)
     final = bench.run()
-    emitter = EMITTERS[runtime]
-    data_bytes = _emit(emitter, final, runtime)
-    (folder / emitter.file_name).write_bytes(data_bytes)
-    sent = _encoded(recipe, data_bytes, emitter.format, Material(calibration, seed))
-    (folder / transport.FILE).write_bytes(sent.data)
     return {
-        "file": emitter.file_name,
-        "format": emitter.format,
-        "bytes": len(data_bytes),
-        "sha256": hashlib.sha256(data_bytes).hexdigest(),
-        "transport": sent.as_dict(),
+        **_written(final, recipe, runtime, folder, Material(calibration, seed)),
         "parameters": _parameters(final),
         "macs": total_macs(bench.graph) or 0,
         "output": _output_scale(final),
@@ -58,6 +52,24 @@ def make(
             {**step.as_dict(), "seed": step_seed(seed, recipe, position)}
             for position, step in enumerate(recipe.steps)
         ],
+    }
+
+
+def _written(
+    final: Graph | QuantGraph, recipe: Recipe, runtime: str, folder: Path, material: Material
+) -> dict[str, Any]:
+    """Write the artifact, and the form in which it travels; the facts of both."""
+    emitter = EMITTERS[runtime]
+    data_bytes = _emit(emitter, final, runtime)
+    (folder / emitter.file_name).write_bytes(data_bytes)
+    sent = _encoded(recipe, data_bytes, emitter.format, material)
+    (folder / transport.FILE).write_bytes(sent.data)
+    return {
+        "file": emitter.file_name,
+        "format": emitter.format,
+        "bytes": len(data_bytes),
+        "sha256": hashlib.sha256(data_bytes).hexdigest(),
+        "transport": sent.as_dict(),
     }
 
 

@@ -1,17 +1,18 @@
 """REST: plan, create, watch and steer rollouts."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
+from django.utils import timezone
 from ninja import Field, Router, Schema
 from ninja.pagination import paginate
 from pydantic import AwareDatetime
 
 from fleet.inventory import services as inventory
-from fleet.rollouts import planning, services, strategy
+from fleet.rollouts import consents, offering, planning, services, strategy
 from fleet.rollouts.models import Decision, Delivery, Rollout, Wave
 
 router = Router(tags=["rollouts"])
@@ -36,6 +37,14 @@ class RolloutIn(OrderIn):
     ] = ""
 
 
+class GateOut(Schema):
+    """One gate of the choice of an artifact."""
+
+    gate: str
+    left: int
+    sentence: str
+
+
 class ShareOut(Schema):
     """One device's part of a plan."""
 
@@ -43,6 +52,12 @@ class ShareOut(Schema):
     target: str
     artifact: int
     transport_bytes: int
+    site: str
+    zone: str
+    asks: bool
+    hops: list[int]
+    takes_from: str
+    why: list[GateOut]
 
 
 class LeftOutOut(Schema):
@@ -59,6 +74,7 @@ class PlanOut(Schema):
     transport_bytes: int
     waves: list[list[ShareOut]]
     left_out: list[LeftOutOut]
+    held_back: list[str]
     evidence: str
 
 
@@ -117,6 +133,8 @@ class RolloutDetailOut(RolloutOut):
     waves: list[WaveOut]
     decisions: list[DecisionOut]
     left_out: Annotated[list[LeftOutOut], Field(alias="dropped")]
+    held_back: list[str]
+    waiting: str
     counts: dict[str, int]
     exposed: int
     verbs: list[str]
@@ -130,6 +148,11 @@ class RolloutDetailOut(RolloutOut):
     def resolve_decisions(rollout: Rollout) -> list[Decision]:
         """Newest first."""
         return list(rollout.decisions.select_related("wave", "decided_by")[:200])
+
+    @staticmethod
+    def resolve_waiting(rollout: Rollout) -> str:
+        """What pending devices wait for."""
+        return offering.why_waiting(rollout, timezone.now())
 
     @staticmethod
     def resolve_counts(rollout: Rollout) -> dict[str, int]:
@@ -161,6 +184,12 @@ class DeliveryOut(Schema):
     previous: Annotated[int | None, Field(alias="previous_id")]
     attempt: int
     evidence: dict[str, Any]
+    why: list[GateOut]
+    hops: list[int]
+    site: str
+    zone: str
+    consent: str
+    not_before: datetime | None
     history: list[dict[str, Any]]
     offered_at: datetime | None
     changed_at: datetime | None
@@ -170,6 +199,12 @@ class DeliveryOut(Schema):
     def resolve_wave(delivery: Delivery) -> int | None:
         """Number of its wave."""
         return delivery.wave.number if delivery.wave else None
+
+
+class ConsentIn(Schema):
+    """What the owner of a device said."""
+
+    answer: Literal["now", "tonight", "no"]
 
 
 def caller(request: HttpRequest) -> Any:
@@ -232,3 +267,10 @@ def list_deliveries(request: HttpRequest, rollout_id: int, state: str = "") -> Q
     """Deliveries of a rollout, in the order of its plan."""
     found = services.rollout_by_id(rollout_id).deliveries.select_related("device", "wave")
     return found.filter(state=state) if state else found
+
+
+@router.post("/rollouts/{rollout_id}/devices/{device}/consent", response=DeliveryOut)
+def consent(request: HttpRequest, rollout_id: int, device: str, payload: ConsentIn) -> Delivery:
+    """The answer of the owner of a device that asks: now, tonight (22:00 where the device is), or no."""
+    rollout = services.rollout_by_id(rollout_id)
+    return consents.answer(caller(request), rollout, device, payload.answer, timezone.now())

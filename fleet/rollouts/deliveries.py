@@ -97,8 +97,9 @@ def _sort_out(batch: list[Delivery], now: datetime) -> list[Delivery]:
             move(delivery, "skip", now, finding.obstacle)
             continue
         if finding.artifact != delivery.artifact:
-            delivery.artifact = finding.artifact
-            delivery.save(update_fields=["artifact"])
+            # Versions to pass through were chosen for what the device was.
+            delivery.artifact, delivery.hops = finding.artifact, []
+            delivery.save(update_fields=["artifact", "hops"])
         kept.append(delivery)
     return kept
 
@@ -134,13 +135,17 @@ def lock_devices(of: QuerySet[Delivery]) -> None:
 
 def time_out(rollout: Rollout, now: datetime) -> int:
     """End deliveries that took too long; returns how many."""
-    seconds = strategy.read(rollout.strategy).delivery_timeout_s
-    pending, event = states.LIMITS[State.PENDING]
-    at_work = Q(state__in=states.ACTIVE, offered_at__lte=now - timedelta(seconds=seconds))
-    forgotten = Q(state=State.PENDING, wave__started_at__lte=now - pending, changed_at__lte=now - pending)
+    rules = strategy.read(rollout.strategy)
+    whole, steps = rules.delivery_timeout_s, rules.step_timeouts.by_state()
+    forgotten, event = states.LIMITS[State.PENDING]
+    late = Q(state__in=states.ACTIVE, offered_at__lte=now - timedelta(seconds=whole))
+    late |= Q(state=State.PENDING, wave__started_at__lte=now - forgotten, changed_at__lte=now - forgotten)
+    for state, seconds in steps.items():
+        late |= Q(state=state, changed_at__lte=now - timedelta(seconds=seconds))
     done = 0
-    for delivery in rollout.deliveries.filter(at_work | forgotten).select_related("device")[:MOST_A_TICK]:
-        waited = f"{pending.days} days" if delivery.state == State.PENDING else f"{seconds} s"
+    for delivery in rollout.deliveries.filter(late).select_related("device")[:MOST_A_TICK]:
+        limit = f"{min(whole, steps.get(delivery.state, whole))} s"
+        waited = f"{forgotten.days} days" if delivery.state == State.PENDING else limit
         done += move(delivery, event, now, f"no end after {waited} in state {delivery.state}")
     return done
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from django.db.models import Max, QuerySet
 
 from fleet.inventory.models import Device
-from fleet.rollouts import deliveries, preparation, states
+from fleet.rollouts import candidates, deliveries, states
 from fleet.rollouts.models import Delivery, Rollout, Wave
 
 State = Rollout.State
@@ -31,8 +31,8 @@ def try_failed_again(rollout: Rollout, now: datetime) -> int | None:
         return sum(_again(delivery, now) for delivery in again)
     if rollout.state in states.UNSTARTED:
         return None
-    busy = preparation.busy(rollout.app)
-    free = [d for d in again if busy.get(d.device_id) in (None, f"rollout {rollout.pk}")]
+    taken = candidates.busy(rollout.app)
+    free = [d for d in again if taken.get(d.device_id, (rollout.pk, 0))[0] == rollout.pk]
     if not free:
         return 0
     wave = _wave_for(rollout)
