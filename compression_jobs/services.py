@@ -14,7 +14,7 @@ from compression_jobs.pipeline import errors as pipeline
 from compression_jobs.pipeline.dataset import check_pair
 from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.recipe import parse_recipe
-from compression_jobs.pipeline.targets import refuse_unemittable
+from compression_jobs.pipeline.targets import refuse_unknown
 from fleet import events
 from fleet.errors import Conflict, Duplicate, NotFound, Refused
 from fleet.registry import queueing
@@ -101,7 +101,7 @@ def _targets(slugs: Sequence[str]) -> list[Target]:
         )
     known = {row.slug: row for row in Target.objects.all()}
     try:
-        refuse_unemittable(slugs, {slug: pipeline_target(row) for slug, row in known.items()})
+        refuse_unknown(slugs, {slug: pipeline_target(row) for slug, row in known.items()})
     except pipeline.Refused as error:
         raise refused(error) from None
     return [known[slug] for slug in slugs]

@@ -4,10 +4,12 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from compression_jobs.pipeline import ready
 from compression_jobs.pipeline.dataset import Dataset
 from compression_jobs.pipeline.emit.table import EMITTERS, Emitter
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph.costs import parameters, total_macs
+from compression_jobs.pipeline.graph.facts_tflite import is_tflite
 from compression_jobs.pipeline.graph.graph import Graph
 from compression_jobs.pipeline.graph.ingest import canonicalise
 from compression_jobs.pipeline.graph.quantgraph import QuantGraph
@@ -32,6 +34,8 @@ def make(
     in the file `steps` of `folder`.
     """
     recipe = Recipe.model_validate({"steps": steps})
+    if is_tflite(model):
+        return ready.make(model, recipe, runtime, folder)
     data = Dataset.load(dataset)
     calibration, _ = data.rows("calibration")
     graph = canonicalise(model, calibration[:SAMPLE_ROWS])
