@@ -81,12 +81,8 @@ def _refuse_unready(version: ModelVersion, dataset: Dataset) -> None:
             raise Conflict(f"{name} was refused: {row.reason}", remedy="Upload one that passes the check.")
         if row.state != CheckState.READY:
             raise Conflict(f"{name} is still being checked", remedy="Submit the job when its state is ready.")
-    if version.format != "onnx":
-        raise Refused(
-            f"{version} is a .{version.format}, and compression starts from ONNX",
-            remedy="Upload the ONNX export of the same model.",
-        )
-    if version.facts.get("quantised"):
+    # A ready .tflite is carried over to the targets as it is.
+    if version.format == "onnx" and version.facts.get("quantised"):
         raise Refused(
             f"{version} is quantised already, and compression starts from a float model",
             remedy="Upload the float export of the same model.",

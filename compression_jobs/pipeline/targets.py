@@ -9,7 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
-from compression_jobs.pipeline.errors import Refused
+from compression_jobs.pipeline.errors import refuse_all
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -88,13 +88,12 @@ def second_slot(flash_total_bytes: int, reserves: Iterable[Reserve]) -> Reserve:
 
 
 def refuse_unknown(slugs: Iterable[str], targets: "dict[str, Target] | None" = None) -> None:
-    """Raise `Refused` for targets that do not exist, naming those that do."""
+    """Raise `Refused` naming every target that is not there, and those that are."""
     known = TARGETS if targets is None else targets
-    problems = [f"{slug}: no such target" for slug in slugs if slug not in known]
-    if problems:
-        raise Refused(
-            "; ".join(problems), remedy=f"choose among {', '.join(sorted(known))}", problems=problems
-        )
+    refuse_all(
+        [f"{slug}: no such target" for slug in slugs if slug not in known],
+        f"choose among {', '.join(sorted(known))}",
+    )
 
 
 def export_only_sentence(target: Target) -> str:

@@ -223,8 +223,7 @@ def _add(writer: _Writer, op: q.Add | q.Sub) -> None:
 def _mul(writer: _Writer, op: q.Mul) -> None:
     """Factors with sizes of 1 are repeated into memory of their own first."""
     graph = writer.graph
-    a, b, target = graph.tensor_of(op), graph.tensor_of(op, 1), graph.output_of(op)
-    factor = _factor("o", *quantize_multipliers(np.array(a.scale * b.scale / target.scale)))
+    factor = _factor("o", *graph.product_multiplier(op))
     places = {name: _repeated(writer, op, i) for i, name in enumerate("ab")}
     _rescale(writer, op, **places, **factor, **_clamped(*graph.bounds(op, op.activation)), combine=1)
 

@@ -21,8 +21,8 @@ class Emitter:
 
 EMITTERS: dict[str, Emitter] = {
     "onnxruntime": Emitter("onnx", "model.onnx", qdq_onnx.emit, Graph.to_bytes),
-    "micropython": Emitter("plan", "model.plan", plan.emit, None),
     "litert": Emitter("tflite", "model.tflite", tflite.emit, None),
+    "micropython": Emitter("plan", "model.plan", plan.emit, None),
     "tflite-micro": Emitter("tflite", "model.tflite", tflite.emit, None),
 }
 
@@ -30,8 +30,8 @@ EMITTERS: dict[str, Emitter] = {
 FORMS: dict[str, str] = {
     "onnx": "compression_jobs.pipeline.emit.qdq_onnx:emit",
     "tflite": "compression_jobs.pipeline.emit.tflite:emit",
-    "c": "compression_jobs.pipeline.emit.c_source:emit",
     "plan": "compression_jobs.pipeline.emit.plan:emit",
+    "c": "compression_jobs.pipeline.emit.c_source:emit",
 }
 
 

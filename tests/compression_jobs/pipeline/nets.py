@@ -103,7 +103,7 @@ def perceptron() -> Net:
 
 def gated_net() -> Net:
     """Squeeze and excite, branches joined by channels, functions of elements, a difference."""
-    net = Net(2, 8, 8).conv(2, 6, pads=[1, 1, 1, 1]).node("HardSwish")
+    net = Net(2, 8, 8).conv(2, 5, kernel=1).node("Relu").conv(5, 6, pads=[1, 1, 1, 1]).node("HardSwish")
     body = net.y
     net.node("GlobalAveragePool").conv(6, 6, kernel=1).node("Sigmoid")
     net.node("Mul", body, net.y)
