@@ -31,10 +31,11 @@ def test_a_search_that_meets_its_goal(
     assert main(["search", "--target", PI, "--max-drop", "0.05", *inputs(digits, tmp_path)]) == MET
     told = capsys.readouterr()
     assert f"{PI}: canonicalise-quantize" in told.out
+    assert "over the air" in told.out
     assert "checking the model" in told.err
     assert json.loads((tmp_path / "candidates.json").read_text())[PI]["met"]
     published = sorted(path.name for path in (tmp_path / PI).iterdir())
-    assert published == ["lineage.json", "model.onnx", "selftest.bin", "signature.json"]
+    assert published == ["lineage.json", "model.onnx", "selftest.bin", "signature.json", "transport.bin"]
 
 
 def test_a_goal_that_is_not_met_is_exit_code_3(
