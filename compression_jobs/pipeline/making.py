@@ -45,7 +45,8 @@ def make(
         graph = canonicalise(model, calibration[:SAMPLE_ROWS])
         models = {name: Path(path) for name, path in (others or {}).items()}
         kept = Stages.of(stages, model, data, seed, models)
-        made = _compressed(Bench(recipe, seed, data, graph, Told(folder / STEPS_FILE), kept, models), runtime)
+        bench = Bench(recipe, seed, data, graph, Told(folder / STEPS_FILE), kept, models)
+        made = _compressed(bench, runtime)
     return {
         **_written(made.data, recipe, runtime, folder, Material(calibration, seed)),
         "parameters": made.parameters,

@@ -33,10 +33,8 @@ UNSIGNED = 128  # stored bytes are the int8 value plus this
 
 def emit(graph: q.QuantGraph) -> bytes:
     """The plan file of `graph`, the same bytes each time; raises Refused when arithmetic would not be exact."""
-    refuse_all(
-        [problem for op in graph.ops for problem in _problems_of(graph, op)],
-        "use onnxruntime for this model, or change these operators",
-    )
+    problems = [problem for op in graph.ops for problem in _problems_of(graph, op)]
+    refuse_all(problems, "use onnxruntime for this model, or change these operators")
     refuse_all(graph.problems(), "calibrate with other rows, or keep the model in float")
     writer = _Writer(graph)
     for op in graph.ops:
@@ -144,7 +142,7 @@ def _convolution(writer: _Writer, op: q.Conv | q.DepthwiseConv) -> None:
         pad_top=op.padding[0],
         pad_left=op.padding[1],
         direct=int(direct),
-        scratch=0 if direct else writer.offsets[scratch(op)],
+        scratch=0 if direct else writer.offsets[scratch(op, op.inputs[0])],
         times=values.shape[3] // writer.graph.tensor_of(op).shape[3] if depthwise else 0,
     )
 
@@ -172,10 +170,6 @@ def _dense(writer: _Writer, op: q.FullyConnected) -> None:
     )
 
 
-def _elements(shape: Any) -> int:
-    return int(np.prod(shape))
-
-
 def _places(writer: _Writer, op: q.Op) -> dict[str, int]:
     return {"source": writer.offsets[op.inputs[0]], "target": writer.offsets[op.output]}
 
@@ -195,6 +189,7 @@ def _rescale(writer: _Writer, op: q.Op, **words: int) -> None:
     graph = writer.graph
     a, b, target = graph.tensor_of(op), graph.tensor_of(op, len(op.inputs) - 1), graph.output_of(op)
     places = {"a": writer.offsets[a.name], "b": writer.offsets[b.name], "target": writer.offsets[target.name]}
+    places = {name: words.pop(name, at) for name, at in places.items()}
     zeros = {f"zero_{n}": t.zero_point + UNSIGNED for n, t in (("a", a), ("b", b), ("out", target))}
     unused = {
         **_factor("a"),
@@ -205,7 +200,7 @@ def _rescale(writer: _Writer, op: q.Op, **words: int) -> None:
         "first": 2,
         "combine": 0,
     }
-    writer.add(p.RESCALE, **(places | zeros | unused | words))
+    writer.add(p.RESCALE, **places, **zeros, **(unused | words))
 
 
 def _add(writer: _Writer, op: q.Add | q.Sub) -> None:
@@ -221,24 +216,21 @@ def _add(writer: _Writer, op: q.Add | q.Sub) -> None:
 
 
 def _mul(writer: _Writer, op: q.Mul) -> None:
-    """Factors with sizes of 1 are repeated into memory of their own first."""
-    graph = writer.graph
-    factor = _factor("o", *graph.product_multiplier(op))
-    places = {name: _repeated(writer, op, i) for i, name in enumerate("ab")}
-    _rescale(writer, op, **places, **factor, **_clamped(*graph.bounds(op, op.activation)), combine=1)
+    bounds = _clamped(*writer.graph.bounds(op, op.activation))
+    places = {side: _repeated(writer, op, name) for side, name in zip("ab", op.inputs, strict=True)}
+    factor = _factor("o", *writer.graph.product_multiplier(op))
+    _rescale(writer, op, **factor, **bounds, **places, combine=1)
 
 
-def _repeated(writer: _Writer, op: q.Mul, index: int) -> int:
-    """Where a factor lies in the shape of the product."""
-    source, shape = writer.graph.tensor_of(op, index), writer.graph.output_of(op).shape
-    at = writer.offsets[source.name]
-    if source.shape == shape:
-        return at
-    steps = [_elements(source.shape[axis + 1 :]) * (size > 1) for axis, size in enumerate(source.shape)]
-    steps = [0] * (p.AXES - len(steps)) + steps
-    target = writer.offsets[scratch(op, index)]
-    _move(writer, at, target, shape, **{f"s{axis}": step for axis, step in enumerate(steps)})
-    return target
+def _repeated(writer: _Writer, op: q.Mul, name: str) -> int:
+    """Where a factor lies at the size of the product: sizes of 1 are repeated first, by steps of 0."""
+    source, target = writer.graph.tensors[name], writer.graph.output_of(op)
+    if source.shape == target.shape:
+        return writer.offsets[name]
+    steps = [0 if size == 1 else step for size, step in zip(source.shape, _steps(source.shape), strict=True)]
+    at = writer.offsets[scratch(op, name)]
+    _gather(writer, writer.offsets[name], at, target.shape, steps)
+    return at
 
 
 def _mean(writer: _Writer, op: q.Mean) -> None:
@@ -281,7 +273,7 @@ def _softmax(writer: _Writer, op: q.Softmax) -> None:
 def _move(writer: _Writer, source: int, target: int, sizes: Any, **words: int) -> None:
     """Bytes from packed to packed, unless steps are given; sizes and steps of up to four axes."""
     sizes = [1] * (p.AXES - len(sizes)) + [int(size) for size in sizes]
-    packed = [_elements(sizes[axis + 1 :]) for axis in range(p.AXES)]
+    packed = [int(np.prod(sizes[axis + 1 :])) for axis in range(p.AXES)]
     steps = {f"{side}{axis}": packed[axis] for side in "st" for axis in range(4 if side == "s" else 3)}
     plain = {"keep": 255, "flip": 0, "tabled": 0, "weights": 0}
     shape = {f"n{axis}": size for axis, size in enumerate(sizes)}
@@ -289,8 +281,8 @@ def _move(writer: _Writer, source: int, target: int, sizes: Any, **words: int) -
 
 
 def _look_up(writer: _Writer, op: q.LookUp) -> None:
-    graph = writer.graph
-    _table(writer, op, table(op, graph.tensor_of(op), graph.output_of(op)).astype(np.int64))
+    answers = table(op, writer.graph.tensor_of(op), writer.graph.output_of(op))
+    _table(writer, op, answers.astype(np.int64))
 
 
 def _clamp(writer: _Writer, op: q.Clamp) -> None:
@@ -314,11 +306,11 @@ def _pad(writer: _Writer, op: q.Pad) -> None:
 
 def _concat(writer: _Writer, op: q.Concat) -> None:
     target = writer.graph.output_of(op)
-    step, at = _elements(target.shape[op.axis :]), writer.offsets[target.name]
+    step, at = int(np.prod(target.shape[op.axis :])), writer.offsets[target.name]
     for name in op.inputs:
         shape = writer.graph.tensors[name].shape
-        run = _elements(shape[op.axis :])
-        _move(writer, writer.offsets[name], at, (_elements(shape[: op.axis]), run), t2=step)
+        run = int(np.prod(shape[op.axis :]))
+        _move(writer, writer.offsets[name], at, (int(np.prod(shape[: op.axis])), run), t2=step)
         at += run
 
 
@@ -328,11 +320,20 @@ def _reshape(writer: _Writer, op: q.Reshape) -> None:
 
 
 def _transpose(writer: _Writer, op: q.Transpose) -> None:
-    shape = writer.graph.tensor_of(op).shape
-    steps = [_elements(shape[axis + 1 :]) for axis in range(len(shape))]
-    moves = [0] * (p.AXES - len(shape)) + [steps[axis] for axis in op.order]
-    sizes = [shape[axis] for axis in op.order]
-    _move(writer, **_places(writer, op), sizes=sizes, **{f"s{axis}": step for axis, step in enumerate(moves)})
+    steps = _steps(writer.graph.tensor_of(op).shape)
+    sizes = writer.graph.output_of(op).shape
+    _gather(writer, **_places(writer, op), sizes=sizes, steps=[steps[axis] for axis in op.order])
+
+
+def _gather(writer: _Writer, source: int, target: int, sizes: Any, steps: list[int]) -> None:
+    """Packed bytes from bytes that lie `steps` apart on each axis."""
+    four = [0] * (p.AXES - len(steps)) + steps
+    _move(writer, source, target, sizes, **{f"s{axis}": step for axis, step in enumerate(four)})
+
+
+def _steps(shape: tuple[int, ...]) -> list[int]:
+    """Bytes between neighbours on each axis."""
+    return [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
 
 
 EMITTERS: dict[type[q.Op], Callable[..., None]] = {

@@ -1,4 +1,4 @@
-"""Where a plan's tensors and windows lie in its arena."""
+"""Where the tensors of a plan lie in its arena: reshaped ones share their memory, some operators borrow some."""
 
 from compression_jobs.pipeline.graph import memory
 from compression_jobs.pipeline.graph import quantgraph as q
@@ -20,8 +20,7 @@ def place(graph: q.QuantGraph) -> tuple[dict[str, int], int]:
         spans[homes[name]][1] = len(graph.ops) + 1
     buffers = [memory.Buffer(name, graph.tensors[name].size, *span) for name, span in spans.items()]
     for moment, op in enumerate(graph.ops, start=1):
-        for index, size in _scratches(graph, op):
-            buffers.append(memory.Buffer(scratch(op, index), size, moment, moment))
+        buffers += [memory.Buffer(name, size, moment, moment) for name, size in _scratches(graph, op).items()]
     placed = memory.plan(buffers, ALIGNMENT)
     offsets = {name: placed.offsets[home] for name, home in homes.items()}
     offsets |= {name: at for name, at in placed.offsets.items() if name not in graph.tensors}
@@ -36,20 +35,22 @@ def _homes(graph: q.QuantGraph) -> dict[str, str]:
     return homes
 
 
-def scratch(op: q.Op, index: int = 0) -> str:
-    """The name of a piece of memory that an operator needs while it runs."""
-    return f"{op.output}:scratch {index}"
+def scratch(op: q.Op, name: str) -> str:
+    """What the memory is called in which an operator gathers one of its inputs."""
+    return f"{name} for {op.output}"
 
 
-def _scratches(graph: q.QuantGraph, op: q.Op) -> list[tuple[int, int]]:
-    """Number and bytes of each piece of memory that an operator needs while it runs."""
+def _scratches(graph: q.QuantGraph, op: q.Op) -> dict[str, int]:
+    """Names and sizes of what an operator gathers first: a window, or a factor whose sizes of 1 are repeated."""
     if isinstance(op, q.Conv | q.DepthwiseConv) and not is_direct(op):
         height, width = kernel_of(op)
-        return [(0, height * width * graph.tensor_of(op).shape[3])]
+        return {scratch(op, op.inputs[0]): height * width * graph.tensor_of(op).shape[3]}
     if isinstance(op, q.Mul):
         target = graph.output_of(op)
-        return [(i, target.size) for i in range(2) if graph.tensor_of(op, i).shape != target.shape]
-    return []
+        return {
+            scratch(op, name): target.size for name in op.inputs if graph.tensors[name].shape != target.shape
+        }
+    return {}
 
 
 def is_direct(op: q.Conv | q.DepthwiseConv) -> bool:
