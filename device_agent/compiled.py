@@ -26,6 +26,8 @@ _MAIN = {"unix": ("device_agent.vm",)}
 _BOARD = ("device_agent.boards", "device_agent.main")
 # Their machine code and what it works on is read by name; they are small already.
 _PLAN = tuple(f"device_agent.runtimes.plan.{name}" for name in ("interpreter", "kernels", "layout"))
+# What a board has beside the core.
+MODULES = (*_HOST, *_BOARD, *_PLAN)
 # Loaded by the core when an artifact comes so coded.
 _SEGMENTS = "device_agent.core.segments"
 _ROOTS = {

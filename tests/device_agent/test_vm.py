@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from device_agent.compiled import compile_agent, sizes
+from device_agent.compiled import MODULES, ROOT, compile_agent, sizes
 from device_agent.core import protocol
 from tests.device_agent import board
 from tests.device_agent.core.test_in_micropython import micropython
@@ -19,6 +19,7 @@ from tests.services import until
 
 HEAP_KB = 192  # of the whole process, the agent's code included
 KB = 1024
+AGENT = ROOT / "device_agent"
 # Bytes of code, what is free beside it, and bytes of the connected agent.
 MEASURE = """
 import gc, sys
@@ -122,3 +123,14 @@ def test_the_agent_is_small(broker: Broker, code: Path, tmp_path: Path) -> None:
     assert idle <= 40 * KB
     # The install above had no more than this beside the code: agent, arena and application.
     assert free <= 64 * KB
+
+
+def test_the_manifest_names_every_file_a_board_needs() -> None:
+    listed: list[str] = []
+    words = {"metadata": lambda **facts: None, "package": lambda name, files, **options: listed.extend(files)}
+    exec((AGENT / "manifest.py").read_text(), words)
+    core = {f"core/{path.name}" for path in (AGENT / "core").glob("*.py")}
+    assert core == {name for name in listed if name.startswith("core/")}
+    beside = {"device_agent." + name.removesuffix(".py").replace("/", ".") for name in set(listed) - core}
+    assert set(MODULES) <= beside
+    assert all((AGENT / name).exists() for name in listed)
