@@ -1,5 +1,7 @@
 """From a float graph to a QuantGraph: what it computes, and what it refuses, all at once."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,10 +9,12 @@ from hypothesis import strategies as st
 
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph import quant_reference
+from compression_jobs.pipeline.graph.ingest import canonicalise
 from compression_jobs.pipeline.graph.quant_build import build
 from compression_jobs.pipeline.graph.quant_calibrate import calibrate
 from compression_jobs.pipeline.graph.quantgraph import (
     Conv,
+    DepthwiseConv,
     FullyConnected,
     QuantGraph,
     Tensor,
@@ -18,6 +22,10 @@ from compression_jobs.pipeline.graph.quantgraph import (
     Weights,
 )
 from compression_jobs.pipeline.graph.running import open_session
+from compression_jobs.pipeline.passes.kinds import Material
+from compression_jobs.pipeline.passes.options import QuantizeOptions
+from compression_jobs.pipeline.passes.quantize import quantize
+from tests.compression_jobs.pipeline.graph import models
 from tests.compression_jobs.pipeline.nets import NETS, Net
 
 
@@ -37,6 +45,44 @@ def test_integers_follow_the_float_model(name: str, granularity: str) -> None:
     error = np.sqrt(((answers - expected) ** 2).mean() / ((expected - expected.mean()) ** 2).mean())
     assert error < 0.06
     assert graph.problems() == []
+
+
+NORMALISED = [("Sub", ["x", "mean"], ["a"], {}), ("Div", ["a", "deviation"], ["n"], {})]
+GATED = [
+    ("GlobalAveragePool", ["x"], ["m"], {}),
+    ("HardSigmoid", ["m"], ["g"], {"alpha": 0.3, "beta": 0.4}),
+    ("Mul", ["x", "g"], ["p"], {}),
+    ("Clip", ["p", "low", "high"], ["y"], {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "convolutions"),
+    [
+        ([*NORMALISED, ("Conv", ["n", "w"], ["y"], {"pads": [1, 1, 1, 1]})], 2),
+        ([("Sub", ["one", "x"], ["y"], {})], 1),
+        (GATED, 1),
+    ],
+    ids=["normalisation inside the model", "one minus x", "squeeze and excite"],
+)
+def test_constants_beside_tensors_become_layers(tmp_path: Path, nodes: list, convolutions: int) -> None:
+    constants = {
+        "mean": models.weights(3, 1, 1),
+        "deviation": np.abs(models.weights(3, 1, 1)) + np.float32(0.5),
+        "w": models.weights(4, 3, 3, 3),
+        "one": np.float32(1),
+        "low": np.float32(-0.5),
+        "high": np.float32(0.75),
+    }
+    model = models.build(nodes, constants, inputs=(("x", (1, 3, 6, 6)),))
+    rows = models.weights(32, 3, 6, 6, seed=5)
+    graph = canonicalise(models.save(tmp_path, model), rows)
+    quantised = quantize(graph, QuantizeOptions(), Material(rows, 0))
+    assert sum(isinstance(op, Conv | DepthwiseConv) for op in quantised.ops) == convolutions
+    session = open_session(model.SerializeToString())
+    expected = np.concatenate([session.run(None, {"x": row[None]})[0] for row in rows])
+    answers = quant_reference.run_float(quantised, rows)
+    assert np.sqrt(((answers - expected) ** 2).mean()) < 0.03 * expected.std()
 
 
 @settings(max_examples=25, deadline=None)
