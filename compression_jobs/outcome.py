@@ -80,9 +80,11 @@ def _ending(results: dict[str, Any]) -> dict[str, Any]:
 def _store(folder: Path, target: Target, winner: dict[str, Any]) -> StoredArtifact:
     return store_artifact(
         folder / Path(winner["path"]).name,
+        folder / "transport.bin",
         folder / "selftest.bin",
         json.loads((folder / "signature.json").read_text()),
         format=winner["format"],
+        coding=winner["transport"]["coding"],
         chunk_bytes=target.chunk_bytes,
     )
 

@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from compression_jobs.pipeline import transport
 from compression_jobs.pipeline.candidate import Progress, Result
 from compression_jobs.pipeline.dataset import check_pair, describe_dataset
 from compression_jobs.pipeline.effort import Effort
@@ -152,6 +153,8 @@ def _in_words(error: ValidationError) -> str:
 def _report(results: list[Result]) -> int:
     for result in results:
         print(result.sentence)
+        if result.winner:
+            print(f"{result.target}: {transport.sentence(result.winner.transport)}")
     return MET if all(result.met for result in results) else NOT_MET
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from compression_jobs.pipeline import measure_onnxruntime, measure_tflite
+from compression_jobs.pipeline import measure_onnxruntime, measure_plan, measure_tflite
 
 Array = npt.NDArray[Any]
 Ports = list[dict[str, Any]]
@@ -21,6 +21,7 @@ class Bench:
     ports: Callable[[Path], tuple[Ports, Ports]]
     samples: Callable[[Path, Array], list[tuple[list[Array], list[Array]]]]
     tolerance_lsb: int  # of int8 results on other processors; 0 means the same bytes
+    knows_shapes: bool = True
 
 
 BENCHES: dict[str, Bench] = {
@@ -29,6 +30,9 @@ BENCHES: dict[str, Bench] = {
     ),
     "litert": Bench(
         measure_tflite.measure_litert, measure_tflite.litert_ports, measure_tflite.litert_samples, 2
+    ),
+    "micropython": Bench(
+        measure_plan.measure, measure_plan.ports, measure_plan.samples, 0, knows_shapes=False
     ),
     "tflite-micro": Bench(
         measure_tflite.measure_tflite_micro,

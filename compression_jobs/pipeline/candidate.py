@@ -27,6 +27,7 @@ class Candidate:
     format: str = ""
     bytes: int = 0
     transport_bytes: int = 0
+    transport: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
     parameters: int = 0
     macs: int = 0

@@ -58,9 +58,21 @@ def from_dict(fields: dict[str, Any]) -> PipelineError:
 
 
 def refuse_all(problems: list[str], remedy: str = "") -> None:
-    """Raise one Refused that names all `problems`; do nothing when there are none."""
+    """Raise one Refused that names all `problems`, places with the same reason together; do nothing without any."""
     if not problems:
         return
-    shown = "; ".join(problems[:8])
-    more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-    raise Refused(shown + more, remedy=remedy, problems=problems)
+    places: dict[str, list[str]] = {}
+    for problem in problems:
+        place, separator, reason = problem.partition(": ")
+        places.setdefault(reason if separator else place, []).append(place)
+    reasons = [
+        f"{_listed(where, ', ')}: {reason}" if where != [reason] else reason
+        for reason, where in places.items()
+    ]
+    raise Refused(_listed(reasons, "; "), remedy=remedy, problems=problems)
+
+
+def _listed(texts: list[str], separator: str) -> str:
+    """All of them joined; a hostile file has a million, a person reads the first hundred."""
+    more = [f"and {len(texts) - 100:,} more"] if len(texts) > 100 else []
+    return separator.join(texts[:100] + more)

@@ -28,6 +28,7 @@ LADDERS: dict[str, list[Steps]] = {
     "onnxruntime": [[FLOAT], *_ALL_INT8],
     "litert": _ALL_INT8,
     "tflite-micro": _ALL_INT8,
+    "micropython": _ALL_INT8,
 }
 # A ready .tflite is only carried over to the runtime.
 READY: list[Steps] = [[{"name": "keep"}]]

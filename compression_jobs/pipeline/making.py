@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from compression_jobs.pipeline import ready
+from compression_jobs.pipeline import ready, transport
 from compression_jobs.pipeline.dataset import Dataset
 from compression_jobs.pipeline.emit.table import EMITTERS, Emitter
 from compression_jobs.pipeline.errors import Refused
@@ -13,7 +13,9 @@ from compression_jobs.pipeline.graph.facts_tflite import is_tflite
 from compression_jobs.pipeline.graph.graph import Graph
 from compression_jobs.pipeline.graph.ingest import canonicalise
 from compression_jobs.pipeline.graph.quantgraph import QuantGraph
-from compression_jobs.pipeline.recipe import Recipe
+from compression_jobs.pipeline.passes.kinds import Material
+from compression_jobs.pipeline.passes.table import PASSES
+from compression_jobs.pipeline.recipe import Recipe, Step
 from compression_jobs.pipeline.stages import STEPS_FILE, Bench, Stages, Told, step_seed
 
 SAMPLE_ROWS = 8
@@ -34,29 +36,38 @@ def make(
     in the file `steps` of `folder`.
     """
     recipe = Recipe.model_validate({"steps": steps})
-    if is_tflite(model):
-        return ready.make(model, recipe, runtime, folder)
     data = Dataset.load(dataset)
     calibration, _ = data.rows("calibration")
-    graph = canonicalise(model, calibration[:SAMPLE_ROWS])
-    bench = Bench(recipe, seed, data, graph, Told(folder / STEPS_FILE), Stages.of(stages, model, data, seed))
-    final = bench.run()
+    if is_tflite(model):
+        made = ready.carry(model, recipe, runtime)
+    else:
+        graph = canonicalise(model, calibration[:SAMPLE_ROWS])
+        told, known = Told(folder / STEPS_FILE), Stages.of(stages, model, data, seed)
+        made = _compressed(Bench(recipe, seed, data, graph, told, known), runtime)
     emitter = EMITTERS[runtime]
-    data_bytes = _emit(emitter, final, runtime)
-    (folder / emitter.file_name).write_bytes(data_bytes)
+    (folder / emitter.file_name).write_bytes(made.data)
+    sent = _encoded(recipe, made.data, emitter.format, Material(calibration, seed))
+    (folder / transport.FILE).write_bytes(sent.data)
     return {
         "file": emitter.file_name,
         "format": emitter.format,
-        "bytes": len(data_bytes),
-        "sha256": hashlib.sha256(data_bytes).hexdigest(),
-        "parameters": _parameters(final),
-        "macs": total_macs(bench.graph) or 0,
-        "output": _output_scale(final),
+        "bytes": len(made.data),
+        "sha256": hashlib.sha256(made.data).hexdigest(),
+        "transport": sent.as_dict(),
+        "parameters": made.parameters,
+        "macs": made.macs,
+        "output": made.output,
         "steps": [
             {**step.as_dict(), "seed": step_seed(seed, recipe, position)}
             for position, step in enumerate(recipe.steps)
         ],
     }
+
+
+def _compressed(bench: Bench, runtime: str) -> ready.Made:
+    final = bench.run()
+    data = _emit(EMITTERS[runtime], final, runtime)
+    return ready.Made(data, _parameters(final), total_macs(bench.graph) or 0, _output_scale(final))
 
 
 def _emit(emitter: Emitter, final: Graph | QuantGraph, runtime: str) -> bytes:
@@ -65,6 +76,12 @@ def _emit(emitter: Emitter, final: Graph | QuantGraph, runtime: str) -> bytes:
     if emitter.real is None:
         raise Refused(f"{runtime} runs int8 models only", remedy="add a quantize step to the recipe")
     return emitter.real(final)
+
+
+def _encoded(recipe: Recipe, data: bytes, format: str, material: Material) -> transport.Transport:
+    step = recipe.encoding or Step(name="encode")
+    sent: transport.Transport = PASSES[step.name].apply((data, format), step.checked_options(), material)
+    return sent
 
 
 def _parameters(final: Graph | QuantGraph) -> int:

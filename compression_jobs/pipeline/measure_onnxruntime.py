@@ -28,15 +28,10 @@ def measure(artifact: Path, dataset: Path, split: str, outputs: Path) -> dict[st
     return {"peak_ram_bytes": peak_bytes, "host_latency_us": latency}
 
 
-def answers(artifact: Path, rows: npt.NDArray[Any]) -> list[list[npt.NDArray[Any]]]:
-    """All outputs of the model for each row."""
-    feed = Feed(_open(artifact))
-    return [feed.run(row) for row in rows]
-
-
 def samples(artifact: Path, rows: npt.NDArray[Any]) -> list[tuple[list[Any], list[Any]]]:
     """Inputs and outputs of the model for each row."""
-    return [([row], found) for row, found in zip(rows, answers(artifact, rows), strict=True)]
+    feed = Feed(_open(artifact))
+    return [([row], feed.run(row)) for row in rows]
 
 
 def ports(artifact: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

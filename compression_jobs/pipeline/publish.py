@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from compression_jobs.pipeline import selftest
+from compression_jobs.pipeline import selftest, transport
 from compression_jobs.pipeline.atomic import write_atomic
 from compression_jobs.pipeline.candidate import Candidate
 from compression_jobs.pipeline.goal import Goal
@@ -34,11 +34,12 @@ def passes_test(workshop: Workshop, winner: Candidate, goal: Goal | None, target
 
 
 def publish(workshop: Workshop, winner: Candidate, target: Target) -> Path:
-    """Write `out/<target>/`: the artifact, `selftest.bin`, `signature.json` and `lineage.json`."""
+    """Write `out/<target>/`: the artifact, `selftest.bin`, `signature.json`, `lineage.json`, and what goes over the air."""
     folder = workshop.out / target.slug
     folder.mkdir(parents=True, exist_ok=True)
     artifact = folder / Path(winner.path).name
     shutil.copyfile(winner.path, artifact)
+    shutil.copyfile(Path(winner.path).with_name(transport.FILE), folder / transport.FILE)
     scores = workshop.gauge.outputs_of(winner.sha256, target.runtime, "validation")
     ports = run_limited(
         selftest.write,
@@ -84,6 +85,7 @@ def _measurements(winner: Candidate) -> dict[str, Any]:
         "drop",
         "agreement",
         "bytes",
+        "transport",
         "peak_ram_bytes",
         "host_latency_us",
         "macs",

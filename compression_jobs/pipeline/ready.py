@@ -1,10 +1,9 @@
 """Ready `.tflite` files: as they are for LiteRT and TFLM, through their quantised graph for other runtimes."""
 
-import hashlib
 import io
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from compression_jobs.pipeline.emit.table import EMITTERS, write_form
 from compression_jobs.pipeline.errors import Refused
@@ -12,27 +11,27 @@ from compression_jobs.pipeline.graph.facts_tflite import describe_tflite
 from compression_jobs.pipeline.graph.from_tflite import from_tflite
 from compression_jobs.pipeline.graph.quant_memory import micro_head_bytes
 from compression_jobs.pipeline.graph.tflite_reading import read
+from compression_jobs.pipeline.passes.table import PASSES
 from compression_jobs.pipeline.recipe import Recipe
 
 INTEGERS = ("int8", "uint8")
 
 
-def make(model: Path, recipe: Recipe, runtime: str, folder: Path) -> dict[str, Any]:
-    """Write the artifact into `folder` and return its facts, as `making.make` does."""
+class Made(NamedTuple):
+    """An artifact before it is written; `output` is scale and zero point of an int8 output."""
+
+    data: bytes
+    parameters: int
+    macs: int
+    output: dict[str, Any] | None
+
+
+def carry(model: Path, recipe: Recipe, runtime: str) -> Made:
+    """The artifact of a ready `.tflite` for a runtime; raises Refused when a pass is asked for."""
     _refuse_passes(recipe)
     emitter, content, facts = EMITTERS[runtime], model.read_bytes(), describe_tflite(model)
     data = content if emitter.format == "tflite" else emitter.quantized(from_tflite(content))
-    (folder / emitter.file_name).write_bytes(data)
-    return {
-        "file": emitter.file_name,
-        "format": emitter.format,
-        "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "parameters": facts["parameters"],
-        "macs": facts["macs"],
-        "output": _output_scale(content, facts),
-        "steps": [{**step.as_dict(), "seed": 0} for step in recipe.steps],
-    }
+    return Made(data, facts["parameters"], facts["macs"], _output_scale(content, facts))
 
 
 def convert(model: Path, form: str, out: Path) -> dict[str, int]:
@@ -68,7 +67,9 @@ def _output_scale(content: bytes, facts: dict[str, Any]) -> dict[str, Any] | Non
 
 
 def _refuse_passes(recipe: Recipe) -> None:
-    names = [step.name for step in recipe.steps if step.name != "keep"]
+    names = [
+        step.name for step in recipe.steps if step.name != "keep" and PASSES[step.name].kind != "transport"
+    ]
     if names:
         raise Refused(
             f"a ready .tflite is deployed as it is; {', '.join(names)} start from ONNX",

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ class Recipe(BaseModel):
         stage = "graph"
         for step in self.steps:
             takes, gives = STAGES[PASSES[step.name].kind]
+            if stage == "transport":
+                raise ValueError(f"{step.name} cannot follow encode, which is always the last step")
             if takes not in ("any", stage):
                 raise ValueError(
                     f"{step.name} cannot follow: it takes a float graph, and the model is quantised by then"
@@ -72,6 +75,16 @@ class Recipe(BaseModel):
     def quantizes(self) -> bool:
         """Whether the result is an int8 graph."""
         return any(PASSES[step.name].kind == "quant" for step in self.steps)
+
+    @property
+    def shaping(self) -> tuple[Step, ...]:
+        """The steps that make the model; how it is sent comes after them."""
+        return self.steps[:-1] if self.encoding else self.steps
+
+    @property
+    def encoding(self) -> Step | None:
+        """The last step, when it says how the artifact is sent."""
+        return self.steps[-1] if PASSES[self.steps[-1].name].kind == "transport" else None
 
     @property
     def trains(self) -> bool:
@@ -88,17 +101,26 @@ class Recipe(BaseModel):
 
     def label(self) -> str:
         """A name that people can tell apart, and eight digits that make it exact."""
-        words: list[str] = []
-        for step in self.steps:
-            words.append(step.name)
-            defaults = PASSES[step.name].options.model_validate({}).model_dump(mode="json")
-            given = step.checked_options().model_dump(mode="json")
-            words += [
-                key if value is True else str(value)
-                for key, value in given.items()
-                if value != defaults[key] or (step.name == "quantize" and isinstance(value, str))
-            ]
-        return f"{'-'.join(words)[:80]}-{self.digest()[:8]}"
+        words = "-".join(repeats([_label_of(step) for step in self.steps], "{0}-x{1}"))
+        return f"{words[:80]}-{self.digest()[:8]}"
+
+
+def _label_of(step: Step) -> str:
+    """The name, and the options that are not the default; for int8 always how."""
+    defaults = PASSES[step.name].options.model_validate({}).model_dump(mode="json")
+    given = step.checked_options().model_dump(mode="json")
+    words = [
+        key if value is True else str(value)
+        for key, value in given.items()
+        if value != defaults[key] or (step.name == "quantize" and isinstance(value, str))
+    ]
+    return "-".join([step.name, *words])
+
+
+def repeats(words: list[str], form: str) -> list[str]:
+    """The words, with those that follow themselves written once; `form` takes the word and how often."""
+    counted = [(word, len(list(group))) for word, group in groupby(words)]
+    return [word if count == 1 else form.format(word, count) for word, count in counted]
 
 
 def load_recipe(path: Path | str) -> Recipe:
@@ -130,7 +152,7 @@ def describe(recipe: Recipe) -> str:
     if recipe.steps[0].name == "keep":
         return "the model as it is"
     words = [_in_words(step) for step in recipe.steps if PASSES[step.name].kind != "graph"]
-    return ", ".join(words) or "float32"
+    return ", ".join(repeats(words, "{1} times {0}")) or "float32"
 
 
 def _in_words(step: Step) -> str:

@@ -11,7 +11,7 @@ from compression_jobs.pipeline.pareto import mark_front
 from compression_jobs.pipeline.publish import passes_test, publish
 from compression_jobs.pipeline.recipe import Recipe, describe
 from compression_jobs.pipeline.search import check_input, write_results
-from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unemittable
+from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unknown
 from compression_jobs.pipeline.workshop import Workshop
 
 
@@ -33,7 +33,7 @@ def run(
     Raises Refused when it cannot be made.
     """
     known = TARGETS | (targets or {})
-    refuse_unemittable([target], known)
+    refuse_unknown([target], known)
     workshop = Workshop(Path(model), Path(dataset), Path(out), seed, progress, cancelled, steps_total=3)
     check_input(workshop)
     place = known[target]

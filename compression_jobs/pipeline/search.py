@@ -17,8 +17,8 @@ from compression_jobs.pipeline.judging import edge_bytes
 from compression_jobs.pipeline.ladder import LADDERS, READY, Steps
 from compression_jobs.pipeline.recipe import parse_recipe
 from compression_jobs.pipeline.sandbox import run_limited
-from compression_jobs.pipeline.shrinking import STRATEGIES, Course, Strategy, course_for
-from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unemittable
+from compression_jobs.pipeline.shrinking import Course, Strategy, course_for, strategies
+from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unknown
 from compression_jobs.pipeline.trials import Trials
 from compression_jobs.pipeline.workshop import Workshop
 
@@ -83,7 +83,7 @@ def _refuse_goals(goals: Sequence[Goal], known: dict[str, Target]) -> None:
     slugs = [goal.target for goal in goals]
     doubled = sorted({slug for slug in slugs if slugs.count(slug) > 1})
     refuse_all([f"{slug}: two goals for one target" for slug in doubled], "give one goal a target")
-    refuse_unemittable(slugs, known)
+    refuse_unknown(slugs, known)
 
 
 def _ladder(workshop: Workshop, runtime: str) -> list[Steps]:
@@ -110,7 +110,7 @@ def _shrink(trials: Trials) -> None:
         if (course := course_for(goal, trials.known[goal.target], trials.found[goal.target]))
     ]
     workshop.steps_total += len(courses) * CANDIDATES_EXPECTED
-    for strategy in STRATEGIES:
+    for strategy in strategies(several=len(courses) > 1):
         for course in courses:
             if not trials.meets(course.goal):
                 _follow(trials, course, strategy(course))

@@ -41,6 +41,8 @@ def write(
     flat = scores.reshape(len(scores), -1)
     tolerance, step = _tolerance(flat, output, bench.tolerance_lsb)
     inputs, outputs = bench.ports(artifact)
+    if not bench.knows_shapes and len(inputs) == 1:
+        inputs[0]["shape"] = [1, *rows.shape[1:]]
     classifies = data.task == "classification" and flat.shape[1] > 1 and outputs[0]["dtype"] in SCORES
     chosen, decided = _choose(flat, 2 * step, SAMPLES) if classifies else (_spread(len(rows), SAMPLES), False)
     chosen = chosen[: max(1, MAX_BYTES // max(rows[0].nbytes, 1))]
@@ -56,7 +58,7 @@ def write(
 def _tolerance(scores: Array, output: dict[str, Any] | None, lsb: int) -> tuple[dict[str, Any], float]:
     """The tolerance as the file states it, and as a difference of scores."""
     if output is not None and lsb == 0:
-        return {"mode": "equal"}, 0.0
+        return {"mode": "equal", "value": 0}, 0.0
     if output is not None:
         return {"mode": "lsb", "value": lsb}, lsb * output["scale"]
     step = float(max(np.abs(scores).max(), 1e-6) * FLOAT_TOLERANCE)

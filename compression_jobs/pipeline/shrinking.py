@@ -23,6 +23,8 @@ SLACK = 1.25  # estimates may be wrong by so much before a rung is skipped
 STEPS_A_RUNG = 150
 QAT_STEPS = 150
 STUDENT_STEPS = 900
+ELASTIC_STEPS = 500
+WIDTHS = (8, 4)  # sub-networks are taken in eighths of the channels, down to a quarter
 
 
 @dataclass
@@ -157,4 +159,17 @@ def shortened(course: Course) -> Strategy:
         trained.append(_prune(RUNG))
 
 
-STRATEGIES: tuple[Callable[[Course], Strategy], ...] = (imitated, thinned, taught, shortened)
+def shared(course: Course) -> Strategy:
+    """Sub-networks of one elastic net, which all targets share; none of them is trained again."""
+    training = {"name": "elastic", "options": {"steps": ELASTIC_STEPS, "narrowest": 1 / WIDTHS[-1]}}
+    for width in [part / WIDTHS[0] for part in range(WIDTHS[0] - 1, 0, -1)]:
+        if width > course.share * SLACK or width * WIDTHS[-1] < 1:
+            continue
+        found = yield course.plain([training, {"name": "subnet", "options": {"width": width}}])
+        if not found.was_measured or course.fits(found):
+            return
+
+
+def strategies(several: bool) -> list[Callable[[Course], Strategy]]:
+    """What to try in which order; an elastic net pays when several targets share it."""
+    return [imitated, *([shared] if several else []), thinned, taught, shortened]

@@ -100,7 +100,7 @@ class Bench:
         """The model after all passes."""
         first = self._resume()
         subject: Any = self.graph
-        for position, step in list(enumerate(self.recipe.steps))[first:]:
+        for position, step in list(enumerate(self.recipe.shaping))[first:]:
             if self._trains(position):
                 subject = self._trained(position)
             else:

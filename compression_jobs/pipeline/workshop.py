@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from compression_jobs.pipeline import transport
 from compression_jobs.pipeline.atomic import write_atomic
 from compression_jobs.pipeline.candidate import Candidate, Progress
 from compression_jobs.pipeline.dataset import Dataset
@@ -116,7 +117,7 @@ class Workshop:
         facts_file, identity = folder / "facts.json", self._identity(recipe)
         if facts_file.exists():
             facts: dict[str, Any] = json.loads(facts_file.read_text())
-            if facts["identity"] == identity and _is_whole(folder / facts["file"], facts["sha256"]):
+            if facts["identity"] == identity and _are_whole(folder, facts):
                 return facts
         folder.mkdir(parents=True, exist_ok=True)
         facts = run_limited(
@@ -147,10 +148,10 @@ class Workshop:
         }
 
     def _measured(self, candidate: Candidate, facts: dict[str, Any], recipe: Recipe, runtime: str) -> None:
-        for name in ("format", "bytes", "sha256", "parameters", "macs"):
+        for name in ("format", "bytes", "sha256", "transport", "parameters", "macs"):
             setattr(candidate, name, facts[name])
         candidate.path = str(self.folder_of(recipe, runtime) / facts["file"])
-        candidate.transport_bytes = candidate.bytes
+        candidate.transport_bytes = candidate.transport["bytes"]
         split = "validation"
         measurement = self.gauge.measure(Path(candidate.path), candidate.sha256, runtime, split)
         judge, reference = self.judge(split), self.reference(split)
@@ -171,6 +172,7 @@ class Workshop:
         }
         if not self.data.has_split:
             candidate.notes.append(LEAKED)
+        candidate.notes.append(transport.sentence(facts["transport"]))
 
 
 @dataclass
@@ -195,6 +197,11 @@ class Follower:
 def shown_figure(figure: Figure, judge: Judge, split: str) -> dict[str, Any]:
     """A figure with the number of rows and the split it was measured on."""
     return {**figure.as_dict(), "n": judge.n, "split": split}
+
+
+def _are_whole(folder: Path, facts: dict[str, Any]) -> bool:
+    files = ((facts["file"], facts["sha256"]), (transport.FILE, facts["transport"]["sha256"]))
+    return all(_is_whole(folder / name, sha256) for name, sha256 in files)
 
 
 def _is_whole(path: Path, sha256: str) -> bool:

@@ -1,14 +1,16 @@
 """What travels instead of an artifact, decoded as a stream in small pieces.
 
 A decoder never gives out more than the artifact's size, whatever it is fed, and holds a few KiB: the window of
-`deflate` is 4 KiB (`DEFLATE_WINDOW_BITS`), part of the format, so that a board can decode it.
+`deflate` is 4 KiB (`DEFLATE_WINDOW_BITS`), part of the format, so that a board can decode it; so are the limits of
+`segments` (its own module).
 """
 
 import io
 import sys
 
+from device_agent.core.decoding import PIECE_BYTES, CodingError, Plain
+
 DEFLATE_WINDOW_BITS = 12
-PIECE_BYTES = 1024
 
 _ON_BOARD = sys.implementation.name == "micropython"
 # The one place where the core meets its interpreter's own inflate.
@@ -16,44 +18,6 @@ if _ON_BOARD:
     import deflate
 else:
     import zlib
-
-
-class CodingError(Exception):
-    """The transport bytes are not what the coding says; the text names the reason."""
-
-
-class Plain:
-    """Coding `none`: the artifact itself."""
-
-    def __init__(self, total_bytes: int) -> None:
-        self._total = total_bytes
-        self._given = 0
-
-    def feed(self, data: bytes):  # type: ignore[no-untyped-def]
-        """Yield the pieces these bytes decode to; iterate to the end before the next call."""
-        view = memoryview(data)
-        for start in range(0, len(view), PIECE_BYTES):
-            yield self._checked(bytes(view[start : start + PIECE_BYTES]))
-
-    def finish(self):  # type: ignore[no-untyped-def]
-        """Yield what was held back, then raise CodingError unless the artifact is complete; must be iterated."""
-        for piece in self._rest():  # type: ignore[no-untyped-call]
-            yield piece
-        if self._given != self._total:
-            raise CodingError("decoded %d bytes, the artifact has %d" % (self._given, self._total))
-
-    def _rest(self):  # type: ignore[no-untyped-def]
-        return iter(())
-
-    def _checked(self, piece: bytes) -> bytes:
-        self._given += len(piece)
-        if self._given > self._total:
-            raise CodingError("decodes to more than the %d bytes of the artifact" % self._total)
-        return piece
-
-    def _room(self) -> int:
-        # One byte more than may come, so that a stream that is too long shows.
-        return min(PIECE_BYTES, self._total - self._given + 1)
 
 
 class ZlibInflate(Plain):
@@ -139,9 +103,17 @@ class BoardInflate(Plain):
         return self._checked(piece)
 
 
+def _segments(total_bytes: int) -> Plain:
+    # A small board that never gets segments has better uses for the memory of the module.
+    from device_agent.core.segments import Segments
+
+    return Segments(total_bytes)
+
+
 DECODERS = {
     "none": Plain,
     "deflate": BoardInflate if _ON_BOARD else ZlibInflate,
+    "segments": _segments,
 }
 
 

@@ -10,6 +10,7 @@ import hashlib
 from device_agent.core import coding, ports, protocol
 from device_agent.core.backoff import Jitter
 from device_agent.core.chunks import MAX_TRIES, QUIET_MS, ChunkStream, DownloadFailed, Missing
+from device_agent.core.decoding import CodingError, Plain
 from device_agent.core.ranges import RangeReader
 
 READ_BYTES = 4096
@@ -71,7 +72,7 @@ class Download:
         )
         self.body = ChunkStream(transport, jitter, told, part["sha256"], part["bytes"], chunk_bytes)
         self.stream: "ChunkStream | None" = None  # the one that is asking now
-        self.decoder: "coding.Plain | None" = None
+        self.decoder: "Plain | None" = None
         self.index_tries = 0
         self.ranges: "RangeReader | None" = None
         self.act = self._step_open_index
@@ -240,7 +241,7 @@ class Download:
                     held = b""
             if held:
                 self.storage.append(self.name, held)
-        except coding.CodingError as error:
+        except CodingError as error:
             raise DownloadFailed("the %s coding is broken: %s" % (self.coding, error))
 
     def _step_range(self, now_ms: int, online: bool) -> "int | None":

@@ -1,7 +1,5 @@
 """Every runtime by the name that targets and provisioning files use; its package is imported when it is asked for."""
 
-from importlib import import_module
-
 from device_agent.core.ports import Runtime
 from device_agent.errors import AgentError, MissingPackageError
 
@@ -9,6 +7,7 @@ from device_agent.errors import AgentError, MissingPackageError
 RUNTIMES = {
     "onnxruntime": ("device_agent.runtimes.onnx", "OnnxRuntime", "onnxruntime", "agent"),
     "litert": ("device_agent.runtimes.litert", "LiteRtRuntime", "ai-edge-litert", "agent-litert"),
+    "micropython": ("device_agent.runtimes.plan.runtime", "PlanRuntime", "numpy", "agent"),
 }
 
 
@@ -18,8 +17,9 @@ def runtime(name: str) -> Runtime:
         raise AgentError(f"runtime {name} does not run on this agent; it has {', '.join(RUNTIMES)}")
     module, class_name, package, extra = RUNTIMES[name]
     try:
-        made = getattr(import_module(module), class_name)()
-    except ImportError as error:
-        raise MissingPackageError(package, extra) from error
+        # MicroPython has no importlib; the last argument makes it the module itself instead of its package.
+        made = getattr(__import__(module, None, None, [class_name]), class_name)()
+    except ImportError:
+        raise MissingPackageError(package, extra)  # noqa: B904 - MicroPython has no `from`
     assert isinstance(made, Runtime)
     return made

@@ -28,7 +28,7 @@ class Row:
 
 def of(job: Job, target: Target) -> list[Row]:
     """The candidates of one target, the published one first, then the front, then the rest by size."""
-    found = Candidate.objects.filter(job=job, target=target).select_related("artifact")[:MOST]
+    found = Candidate.objects.filter(job=job, target=target).select_related("artifact", "target")[:MOST]
     order = ("winner", "front", "fits", "misses")
     rows = [Row(c, recipe_words(c.recipe), kind(c), verdict(c)) for c in found]
     return sorted(rows, key=lambda row: (order.index(row.kind), row.candidate.bytes))

@@ -27,7 +27,9 @@ class StoredArtifact:
     """Everything of an artifact that is in storage already."""
 
     format: str
+    model: blobs.Blob
     signature: dict[str, Any]
+    coding: str
     transport: Indexed
     self_test: Indexed
     signature_blob: Indexed
@@ -35,15 +37,27 @@ class StoredArtifact:
 
 
 def store_artifact(
-    model: Path, self_test: Path, signature: dict[str, Any], *, format: str, chunk_bytes: int
+    model: Path,
+    transport: Path,
+    self_test: Path,
+    signature: dict[str, Any],
+    *,
+    format: str,
+    coding: str,
+    chunk_bytes: int,
 ) -> StoredArtifact:
-    """Put a candidate's files into storage, with an index for each; call it outside transactions."""
+    """Put a candidate's files into storage, with an index for each that travels; call it outside transactions.
+
+    `transport` is what `model` is sent as, in `coding`.
+    """
     spec = json.dumps(signature, separators=(",", ":"), sort_keys=True).encode()
     return StoredArtifact(
         format=format,
+        model=_store_file(model),
         signature=signature,
-        transport=_store_file(model, chunk_bytes),
-        self_test=_store_file(self_test, chunk_bytes),
+        coding=coding,
+        transport=_indexed(_store_file(transport), chunk_bytes),
+        self_test=_indexed(_store_file(self_test), chunk_bytes),
         signature_blob=_indexed(blobs.store_bytes(spec), chunk_bytes),
         chunk_bytes=chunk_bytes,
     )
@@ -64,7 +78,7 @@ def publish_artifact(
         artifact, is_new = Artifact.objects.get_or_create(
             version=version,
             target=target,
-            sha256=stored.transport.sha256,
+            sha256=stored.model.sha256,
             defaults={
                 **_columns(stored),
                 "measurements": measurements,
@@ -80,9 +94,9 @@ def publish_artifact(
 
 def _columns(stored: StoredArtifact) -> dict[str, Any]:
     return {
-        "bytes": stored.transport.bytes,
+        "bytes": stored.model.bytes,
         "format": stored.format,
-        "transport_coding": "none",
+        "transport_coding": stored.coding,
         "transport_sha256": stored.transport.sha256,
         "transport_bytes": stored.transport.bytes,
         "transport_index_sha256": stored.transport.index_sha256,
@@ -97,9 +111,9 @@ def _columns(stored: StoredArtifact) -> dict[str, Any]:
     }
 
 
-def _store_file(path: Path, chunk_bytes: int) -> Indexed:
+def _store_file(path: Path) -> blobs.Blob:
     with path.open("rb") as file:
-        return _indexed(blobs.store(file), chunk_bytes)
+        return blobs.store(file)
 
 
 def _indexed(blob: blobs.Blob, chunk_bytes: int) -> Indexed:

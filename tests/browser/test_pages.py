@@ -36,6 +36,7 @@ PAGES = {
     "jobs": "/jobs/",
     "job": "/jobs/1/",
     "job-form": "/jobs/new/",
+    "recipe": "/jobs/new/?like=4",
     "devices": "/devices/",
     "device": "/devices/meter-01/",
     "groups": "/groups/",

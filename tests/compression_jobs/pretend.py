@@ -73,6 +73,7 @@ def _candidate(slug: str, name: str, size: int) -> Candidate:
         format="onnx",
         bytes=size,
         transport_bytes=size,
+        transport={"coding": "none", "bytes": size},
         sha256=name.ljust(64, "0"),
         accuracy=accuracy,
         test_accuracy=accuracy,
@@ -84,6 +85,7 @@ def _candidate(slug: str, name: str, size: int) -> Candidate:
 def _write_files(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes(b"int8 weights" * 10)
+    (folder / "transport.bin").write_bytes(b"int8 weights" * 10)
     (folder / "selftest.bin").write_bytes(b"self-test")
     (folder / "signature.json").write_text(json.dumps({"task": "classification", "classes": ["a", "b"]}))
 

@@ -2,18 +2,40 @@
 
 import hashlib
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from django.conf import settings
+from django.utils import timezone
 
 from compression_jobs import services
 from compression_jobs.models import Job
+from compression_jobs.pipeline.transport import decoded
 from compression_jobs.runner import run_job
 from compression_jobs.workspace import workspace
 from device_agent.core.protocol import chunk_count
-from fleet.registry import blobs
-from tests.factories import DatasetFactory, TargetFactory, VersionFactory, npz
+from device_agent.host import Host
+from device_agent.runtimes.onnx import OnnxRuntime
+from device_agent.transports.loopback import Broker, LoopbackTransport
+from fleet.accounts.roles import Role
+from fleet.gateway import outbox
+from fleet.registry import blobs, signing
+from fleet.registry.models import Artifact
+from fleet.rollouts import engine
+from fleet.rollouts import services as rollouts
+from tests.device_agent.conftest import provisioning
+from tests.factories import (
+    DatasetFactory,
+    DeviceFactory,
+    GroupFactory,
+    TargetFactory,
+    UserFactory,
+    VersionFactory,
+    npz,
+)
+from tests.services import until
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("queue")]
 
@@ -34,10 +56,12 @@ def test_a_job_measures_and_publishes_for_every_target() -> None:
     artifacts = [candidate.artifact for candidate in job.candidates.exclude(artifact=None)]
     assert sorted(artifact.target.slug for artifact in artifacts if artifact) == targets
     for artifact in filter(None, artifacts):
-        content = read(artifact.sha256)
+        sent = read(artifact.transport_sha256)
+        assert len(sent) == artifact.transport_bytes < artifact.bytes
+        assert decoded(artifact.transport_coding, sent, artifact.bytes) == read(artifact.sha256)
         index = read(artifact.transport_index_sha256)
-        assert len(index) == 32 * chunk_count(len(content), artifact.chunk_bytes)
-        assert index[:32] == hashlib.sha256(content[: artifact.chunk_bytes]).digest()
+        assert len(index) == 32 * chunk_count(len(sent), artifact.chunk_bytes)
+        assert index[:32] == hashlib.sha256(sent[: artifact.chunk_bytes]).digest()
         assert json.loads(read(artifact.signature_sha256)) == artifact.signature
         assert read(artifact.self_test_sha256)
         assert artifact.measurements["test_accuracy"]["n"] == 60
@@ -45,16 +69,53 @@ def test_a_job_measures_and_publishes_for_every_target() -> None:
         assert str(settings.VAR) not in json.dumps([artifact.lineage, artifact.measurements])
 
 
-def test_a_recipe_runs_as_it_is_for_a_board_of_one_s_own() -> None:
+class Loopback(Broker):
+    """The gateway's broker and the devices' broker in one, in this process."""
+
+    def publish_all(self, messages: list[tuple[str, bytes, bool]]) -> bool:
+        """What the outbox calls `publish`."""
+        for message in messages:
+            self.publish(*message)
+        return True
+
+
+def test_a_recipe_for_a_board_of_one_s_own_reaches_it_coded(tmp_path: Path) -> None:
     board = TargetFactory(slug="my-board")
-    recipe = [{"name": "canonicalise"}, {"name": "quantize", "options": {"calibration": "mse"}}]
+    recipe = [
+        {"name": "canonicalise"},
+        {"name": "quantize", "options": {"calibration": "mse"}},
+        {"name": "encode", "options": {"coding": "segments"}},
+    ]
     job = services.submit(VersionFactory(), DatasetFactory(), targets=[board.slug], recipe=recipe)
     run_job(job.pk)
     job.refresh_from_db()
     assert (job.state, job.reason) == (Job.State.SUCCEEDED, "")
     [candidate] = job.candidates.all()
     assert candidate.artifact is not None
-    assert [step["name"] for step in candidate.recipe] == ["canonicalise", "quantize"]
+    assert [step["name"] for step in candidate.recipe] == ["canonicalise", "quantize", "encode"]
+    assert candidate.artifact.transport_coding == "segments"
+    installed = delivered(candidate.artifact, tmp_path)
+    assert installed == read(candidate.artifact.sha256)
+
+
+def delivered(artifact: Artifact, folder: Path) -> bytes:
+    """What a real agent installs when the artifact is rolled out to it."""
+    device = DeviceFactory(target=artifact.target, groups=[GroupFactory(slug="bench")])
+    operator = UserFactory(roles=[Role.OPERATOR])
+    rollout = rollouts.create(operator, version=artifact.version, group=device.groups.get())
+    rollouts.start(operator, rollout)
+    engine.tick(timezone.now())
+    broker = Loopback()
+    while outbox.publish_once(SimpleNamespace(publish=broker.publish_all), timezone.now()):
+        pass
+    keys = [{"id": identity, "key": key} for identity, key in signing.public_keys()]
+    fields = provisioning(device=device.name, target=artifact.target.slug, keys=keys)
+    transport = LoopbackTransport(broker, device.name)
+    with Host(fields, transport, OnnxRuntime(), folder) as agent:
+        until("the trial of the new model", lambda: agent.status()["apps"]["main"]["phase"] == "trial")
+        assert agent.predict(np.zeros(4, np.float32))[1]
+    found: bytes = next(folder.glob("main.*.model")).read_bytes()
+    return found
 
 
 def test_a_goal_that_is_missed_publishes_nothing_and_says_by_how_much() -> None:

@@ -159,8 +159,8 @@ def test_everything_else_that_stops_it_is_one_line(tmp_path: Path, capfd: pytest
     assert "--token needs --server and --device" in said(capfd, "run", *state, "--token", "t")
     nobody = ["--server", "http://127.0.0.1:1", "--token", "t", "--device", "pi-1"]
     assert "cannot reach http://127.0.0.1:1" in said(capfd, "enrol", *state, *nobody)
-    config.save(tmp_path / "state", provisioning(runtime="micropython"))
-    assert "runtime micropython does not run on this agent" in said(capfd, "run", *state)
+    config.save(tmp_path / "state", provisioning(runtime="tflite-micro"))
+    assert "runtime tflite-micro does not run on this agent" in said(capfd, "run", *state)
 
 
 def test_a_missing_package_is_one_line_that_names_the_extra(tmp_path: Path) -> None:

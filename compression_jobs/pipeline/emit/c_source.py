@@ -197,9 +197,15 @@ def _product(writer: _Writer, op: q.Mul) -> None:
         [step if length > 1 else 0 for step, length in zip(_steps(source), _four(source.shape), strict=True)]
         for source in sources
     ]
-    scale = quantize_multipliers(np.array(sources[0].scale * sources[1].scale / target.scale))
     zeros = [source.zero_point for source in sources]
-    fields = [size, *steps, *zeros, *scale, target.zero_point, *graph.bounds(op, op.activation)]
+    fields = [
+        size,
+        *steps,
+        *zeros,
+        *graph.product_multiplier(op),
+        target.zero_point,
+        *graph.bounds(op, op.activation),
+    ]
     writer.call("multiply", writer.record("product", fields), *map(writer.place, (*op.inputs, op.output)))
 
 

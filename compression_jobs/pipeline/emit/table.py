@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from compression_jobs.pipeline.emit import qdq_onnx, tflite
+from compression_jobs.pipeline.emit import plan, qdq_onnx, tflite
 from compression_jobs.pipeline.graph.graph import Graph
 from compression_jobs.pipeline.graph.quantgraph import QuantGraph
 
@@ -22,6 +22,7 @@ class Emitter:
 EMITTERS: dict[str, Emitter] = {
     "onnxruntime": Emitter("onnx", "model.onnx", qdq_onnx.emit, Graph.to_bytes),
     "litert": Emitter("tflite", "model.tflite", tflite.emit, None),
+    "micropython": Emitter("plan", "model.plan", plan.emit, None),
     "tflite-micro": Emitter("tflite", "model.tflite", tflite.emit, None),
 }
 
@@ -29,6 +30,7 @@ EMITTERS: dict[str, Emitter] = {
 FORMS: dict[str, str] = {
     "onnx": "compression_jobs.pipeline.emit.qdq_onnx:emit",
     "tflite": "compression_jobs.pipeline.emit.tflite:emit",
+    "plan": "compression_jobs.pipeline.emit.plan:emit",
     "c": "compression_jobs.pipeline.emit.c_source:emit",
 }
 

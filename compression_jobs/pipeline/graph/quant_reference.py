@@ -108,8 +108,7 @@ def _mul(graph: q.QuantGraph, op: q.Mul, inputs: list[Int8Array]) -> Int64Array:
     first, second = (
         stored.astype(np.int64) - source.zero_point for source, stored in zip(sources, inputs, strict=True)
     )
-    real = np.array(sources[0].scale * sources[1].scale / target.scale)
-    scaled = multiply(first * second, *quantize_multipliers(real))
+    scaled = multiply(first * second, *graph.product_multiplier(op))
     return _clip(scaled + target.zero_point, graph.bounds(op, op.activation))
 
 

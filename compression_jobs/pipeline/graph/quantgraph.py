@@ -30,6 +30,7 @@ FloatArray = npt.NDArray[np.float64]
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]  # top, left, bottom, right
 
+MAX_AXES = 4  # of what is repeated or reordered
 SOFTMAX_SCALE = 1.0 / 256.0  # the specification fixes scale and zero point of int8 softmax
 SOFTMAX_ZERO_POINT = -128
 # Scale and zero point that the specification fixes for the results of functions.
@@ -242,6 +243,13 @@ class QuantGraph:
         real = source.scale * op.weights.scales / target.scale
         return quantize_multipliers(np.broadcast_to(real, op.weights.bias.shape))
 
+    def product_multiplier(self, op: "Mul") -> tuple[int, int]:
+        """Integer multiplier and shift of a product."""
+        first, second = self.tensor_of(op), self.tensor_of(op, 1)
+        real = first.scale * second.scale / self.output_of(op).scale
+        multiplier, shift = quantize_multipliers(np.array(real))
+        return int(multiplier), int(shift)
+
     def bounds(self, op: Op, activation: Activation) -> Pair:
         """Lowest and highest stored value that `activation` lets through on the output of `op`."""
         return activation_bounds(self.output_of(op), activation)
@@ -302,6 +310,8 @@ def _problems_of(graph: QuantGraph, op: Op) -> Iterator[str]:
         yield f"{op.name}: the scale of its result is too small for its inputs"
     if isinstance(op, Mul) and sources[0].scale * sources[1].scale >= target.scale * (1 << 13):
         yield f"{op.name}: the product's scale is too small for its inputs"
+    if isinstance(op, Mul | Transpose) and len(target.shape) > MAX_AXES:
+        yield f"{op.name}: its tensors have {len(target.shape)} dimensions, {MAX_AXES} are the most"
     if isinstance(op, Mean) and _mean_overflows(sources[0], target):
         yield f"{op.name}: the scale of its result is too small for its input"
     if isinstance(op, LookUp):

@@ -1,6 +1,6 @@
 """The options of every pass: what forms show, what the API documents, what recipes are checked against."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -40,3 +40,14 @@ class QuantizeOptions(Options):
         bool,
         Field(description="Use standard normal inputs instead of calibration rows; best after equalize."),
     ] = False
+
+
+class EncodeOptions(Options):
+    """How the artifact is sent."""
+
+    coding: Annotated[
+        Literal["smallest", "none", "deflate", "segments"],
+        Field(
+            description="What devices decode while they download; smallest takes the one with fewest bytes."
+        ),
+    ] = "smallest"

@@ -1,16 +1,18 @@
 """Every pass that a recipe may name."""
 
 from compression_jobs.pipeline.passes.kinds import Pass
-from compression_jobs.pipeline.passes.options import NoOptions, QuantizeOptions
+from compression_jobs.pipeline.passes.options import EncodeOptions, NoOptions, QuantizeOptions
 from compression_jobs.pipeline.passes.training_options import (
     ClusterOptions,
     DictionaryOptions,
     DistillOptions,
     DropLayersOptions,
+    ElasticOptions,
     FactorizeOptions,
     PruneChannelsOptions,
     PruneOptions,
     QatOptions,
+    SubnetOptions,
 )
 
 PASSES: dict[str, Pass] = {
@@ -80,6 +82,18 @@ PASSES: dict[str, Pass] = {
         "compression_jobs.pipeline.passes.dictionary:dictionary",
         "Write large layers as sparse sums of atoms; saves bytes over the air, not computation.",
     ),
+    "elastic": Pass(
+        "net",
+        ElasticOptions,
+        "compression_jobs.pipeline.passes.elastic:elastic",
+        "Train one net for many sizes at once; subnet then takes any of them without training.",
+    ),
+    "subnet": Pass(
+        "net",
+        SubnetOptions,
+        "compression_jobs.pipeline.passes.elastic:subnet",
+        "Take a narrower or shorter net out of an elastic one; nothing is trained.",
+    ),
     "qat": Pass(
         "net",
         QatOptions,
@@ -91,5 +105,11 @@ PASSES: dict[str, Pass] = {
         QuantizeOptions,
         "compression_jobs.pipeline.passes.quantize:quantize",
         "Store weights and activations as int8; ranges come from the calibration rows.",
+    ),
+    "encode": Pass(
+        "transport",
+        EncodeOptions,
+        "compression_jobs.pipeline.passes.encode:encode",
+        "Send the artifact packed: zeros and shared weights save bytes over the air, what is installed stays as it is.",
     ),
 }

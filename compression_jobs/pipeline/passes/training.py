@@ -1,7 +1,7 @@
 """The training loop that all passes share: Adam, cosine schedule, a budget of steps, one seed, one thread."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,12 +61,23 @@ class Trainer:
     ) -> None:
         """Train for so many steps and leave the net ready to answer; ranges learned before are forgotten."""
         net.ranges = {}
+        self.train_with(net, steps, lambda rows: gradients_of(self.loss(net, rows)), keepers, rate)
+
+    def train_with(
+        self,
+        net: Net,
+        steps: int,
+        gradients: Callable[[Tensor], None],
+        keepers: tuple[Keeper, ...] = (),
+        rate: float | None = None,
+    ) -> None:
+        """The loop of `train` with other gradients: `gradients` adds those of some train rows to the parameters."""
         optimizer = Adam(net, rate or self.options.rate)
         batches = self._batches()
         net.train()
         for step in range(steps):
             no_gradients(net)
-            gradients_of(self.loss(net, next(batches)))
+            gradients(next(batches))
             for keeper in keepers:
                 if keeper.before_step is not None:
                     keeper.before_step()
@@ -78,16 +89,19 @@ class Trainer:
 
     def loss(self, net: Net, rows: Tensor) -> Tensor:
         """The loss on some train rows."""
-        ending, x = ending_of(net), self.x[rows]
-        taught = None if self._taught is None else self._taught[rows]
+        x = self.x[rows]
         if not self.similarity or self.teacher is None:
-            scores = net.values(x, [ending.scores])[0]
-            return self._objective(net).loss(scores, x, self.y[rows], taught)
-        scores, mine = net.values(x, [ending.scores, embedding_of(net)])
+            return self.loss_of(net, net.values(x, [ending_of(net).scores])[0], rows)
+        scores, mine = net.values(x, [ending_of(net).scores, embedding_of(net)])
         with torch.no_grad():
             theirs = self.teacher.values(x, [embedding_of(self.teacher)])[0]
-        own = self._objective(net).loss(scores, x, self.y[rows], taught)
-        return own + self.similarity * similarity_loss(mine, theirs)
+        return self.loss_of(net, scores, rows) + self.similarity * similarity_loss(mine, theirs)
+
+    def loss_of(self, net: Net, scores: Tensor, rows: Tensor, taught: Tensor | None = None) -> Tensor:
+        """The loss of scores for some train rows; `taught` are other scores to learn from than the teacher's."""
+        if taught is None and self._taught is not None:
+            taught = self._taught[rows]
+        return self._objective(net).loss(scores, self.x[rows], self.y[rows], taught)
 
     def loss_on(self, net: Net, split: str) -> float:
         """The mean loss on labels of a split, not trained on."""

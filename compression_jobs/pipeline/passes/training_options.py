@@ -126,3 +126,27 @@ class QatOptions(TrainingOptions):
     )
     keep_sparsity: Annotated[bool, Field(description="Weights that are zero stay zero.")] = True
     keep_clusters: Annotated[bool, Field(description="Weights that are equal in a layer stay equal.")] = False
+
+
+class ElasticOptions(TrainingOptions):
+    """One net trained so that its first channels, with fewer blocks or all, are nets of their own."""
+
+    steps: Annotated[
+        int, Field(ge=0, le=1_000_000, description="Training steps; each trains four sizes.")
+    ] = 600
+    narrowest: Annotated[
+        float, Field(gt=0, le=1, description="Share of the channels that the narrowest sub-network has.")
+    ] = 0.25
+    blocks: Annotated[
+        int,
+        Field(ge=0, le=64, description="Residual blocks that a sub-network may lack, counted from the end."),
+    ] = 0
+
+
+class SubnetOptions(Options):
+    """The sub-network to take out of an elastic net."""
+
+    width: Annotated[float, Field(gt=0, le=1, description="Share of the channels of each layer.")] = 0.5
+    blocks_out: Annotated[
+        int, Field(ge=0, le=64, description="Residual blocks left out, counted from the end.")
+    ] = 0

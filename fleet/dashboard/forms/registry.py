@@ -132,15 +132,17 @@ class JobForm(StyledForm):
         initial=0, min_value=0, max_value=2**31, help_text="Same seed, versions and platform: same bytes."
     )
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, searches: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        ready = ModelVersion.objects.filter(state=CheckState.READY, format="onnx").select_related("model")
+        self.searches = searches
+        ready = ModelVersion.objects.filter(state=CheckState.READY).select_related("model")
         self.fields["version"].queryset = ready.order_by("model__slug", "-number")  # type: ignore[attr-defined]
         self.fields["dataset"].queryset = Dataset.objects.filter(state=CheckState.READY)  # type: ignore[attr-defined]
 
     def clean(self) -> dict[str, Any]:
-        """Something must survive."""
+        """A search must know what has to survive."""
         data = super().clean() or {}
-        if data.get("min_accuracy") is None and data.get("max_drop") is None and not self.errors:
+        aimless = data.get("min_accuracy") is None and data.get("max_drop") is None
+        if self.searches and aimless and not self.errors:
             raise forms.ValidationError("Say what must survive: an accuracy, a largest drop, or both.")
         return data

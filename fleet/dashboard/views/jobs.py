@@ -7,11 +7,12 @@ from django.shortcuts import redirect, render
 from django_tables2 import RequestConfig
 
 from compression_jobs import services
-from compression_jobs.models import Job
+from compression_jobs.models import Candidate, Job
 from fleet.accounts.roles import Role
 from fleet.dashboard import candidates, spreadsheet
 from fleet.dashboard.access import attempt, page, reader
 from fleet.dashboard.filters import JobFilter
+from fleet.dashboard.forms.recipe import RecipeEditor
 from fleet.dashboard.forms.registry import JobForm
 from fleet.dashboard.tables import JobTable
 from fleet.errors import FleetError
@@ -31,20 +32,49 @@ def index(request: HttpRequest) -> HttpResponse:
 
 @page("GET", "POST", role=Role.ENGINEER)
 def new(request: HttpRequest) -> HttpResponse:
-    """Submit a job; what cannot work is refused beside the form."""
-    form = JobForm(request.POST or None, initial=_suggested(request))
-    if request.method == "POST" and form.is_valid():
+    """Submit a job; what cannot work is refused beside the form, and buttons of the recipe only change the form."""
+    if request.method != "POST":
+        like = _like(request)
+        return _form(
+            request, JobForm(initial=_suggested(request, like)), RecipeEditor.of(like.recipe if like else [])
+        )
+    editor = RecipeEditor.sent(request.POST)
+    if "edit" in request.POST:
+        changed = editor.edited(request.POST["edit"], request.POST.get("added", ""))
+        return _form(request, JobForm(initial=_typed(request)), changed)
+    form = JobForm(request.POST, searches=not editor.steps)
+    if form.is_valid() & editor.is_valid():
         try:
-            return redirect("dashboard:job", _submit(request, form.cleaned_data).pk)
+            return redirect("dashboard:job", _submit(request, form.cleaned_data, editor.recipe()).pk)
         except FleetError as error:
             form.refusal = error
-    context = {"section": "jobs", "form": form}
-    return render(
-        request, "dashboard/pages/job_form.html", context, status=form.refusal.status if form.refusal else 200
-    )
+    return _form(request, form, editor)
 
 
-def _suggested(request: HttpRequest) -> dict[str, Any]:
+def _form(request: HttpRequest, form: JobForm, editor: RecipeEditor) -> HttpResponse:
+    context = {"section": "jobs", "form": form, "editor": editor}
+    status = form.refusal.status if form.refusal else 200
+    return render(request, "dashboard/pages/job_form.html", context, status=status)
+
+
+def _like(request: HttpRequest) -> Candidate | None:
+    """The candidate whose recipe somebody wants to change."""
+    asked = request.GET.get("like", "")
+    if not (asked.isascii() and asked.isdigit() and len(asked) < 19):
+        return None
+    return Candidate.objects.select_related("job", "target").filter(pk=asked).first()
+
+
+def _suggested(request: HttpRequest, like: Candidate | None) -> dict[str, Any]:
+    if like is not None:
+        job = like.job
+        return {
+            "version": job.version_id,
+            "dataset": job.dataset_id,
+            "targets": [like.target.slug],
+            **job.goals,
+            "seed": job.seed,
+        }
     with_devices = Target.objects.filter(devices__isnull=False).distinct().values_list("slug", flat=True)
     return {
         "version": request.GET.get("version"),
@@ -54,7 +84,12 @@ def _suggested(request: HttpRequest) -> dict[str, Any]:
     }
 
 
-def _submit(request: HttpRequest, data: dict[str, Any]) -> Job:
+def _typed(request: HttpRequest) -> dict[str, Any]:
+    """What stands in the form, right or wrong, to be shown again beside the changed recipe."""
+    return {**request.POST.dict(), "targets": request.POST.getlist("targets")}
+
+
+def _submit(request: HttpRequest, data: dict[str, Any], recipe: list[dict[str, Any]] | None) -> Job:
     return services.submit(
         data["version"],
         data["dataset"],
@@ -62,6 +97,7 @@ def _submit(request: HttpRequest, data: dict[str, Any]) -> Job:
         min_accuracy=data["min_accuracy"],
         max_drop=data["max_drop"],
         objective=data["objective"],
+        recipe=recipe,
         seed=data["seed"],
         user=reader(request),
     )
@@ -84,6 +120,7 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
     context = {
         "section": "jobs",
         "job": job,
+        "recipe": candidates.recipe_words(job.recipe or []),
         "targets": targets,
         "chosen": chosen,
         "candidates": rows,

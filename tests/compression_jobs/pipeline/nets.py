@@ -126,8 +126,8 @@ def signal_net() -> Net:
 
 def encoder_net() -> Net:
     """The autoencoder of MLPerf Tiny in small: dense layers down to a waist and up again."""
-    net = Net(64).dense(64, 24).node("Relu").dense(24, 4).node("Relu")
-    return net.dense(4, 24).node("Relu").dense(24, 64)
+    net = Net(64).dense(64, 24).node("Relu").dense(24, 12).node("Relu")
+    return net.dense(12, 24).node("Relu").dense(24, 64)
 
 
 NETS = {

@@ -31,10 +31,11 @@ def test_a_search_that_meets_its_goal(
     assert main(["search", "--target", PI, "--max-drop", "0.05", *inputs(digits, tmp_path)]) == MET
     told = capsys.readouterr()
     assert f"{PI}: canonicalise-quantize" in told.out
+    assert "over the air" in told.out
     assert "checking the model" in told.err
     assert json.loads((tmp_path / "candidates.json").read_text())[PI]["met"]
     published = sorted(path.name for path in (tmp_path / PI).iterdir())
-    assert published == ["lineage.json", "model.onnx", "selftest.bin", "signature.json"]
+    assert published == ["lineage.json", "model.onnx", "selftest.bin", "signature.json", "transport.bin"]
 
 
 def test_a_goal_that_is_not_met_is_exit_code_3(
@@ -49,7 +50,6 @@ def test_a_goal_that_is_not_met_is_exit_code_3(
     [
         (["--target", PI], "nothing says what must survive"),
         (["--target", PI, "--max-drop", "7"], "less than or equal to 1"),
-        (["--target", "rp2040", "--max-drop", "0.1"], "nothing writes artifacts for micropython"),
     ],
 )
 def test_what_cannot_work_is_exit_code_2_and_one_line(

@@ -237,7 +237,6 @@ class TestVerdicts:
 @pytest.mark.parametrize(
     ("slugs", "reason"),
     [
-        (["rp2040"], "rp2040: nothing writes artifacts for micropython yet"),
         (["esp32", "toaster"], "toaster: no such target"),
         ([PI, PI], "two goals for one target"),
         ([], "there is no goal"),

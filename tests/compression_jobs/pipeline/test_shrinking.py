@@ -12,7 +12,7 @@ from compression_jobs.pipeline.errors import Cancelled
 from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.ladder import FLOAT, LADDERS, int8
 from compression_jobs.pipeline.search import search
-from compression_jobs.pipeline.shrinking import Course, course_for, shortened, taught, thinned
+from compression_jobs.pipeline.shrinking import Course, course_for, shared, shortened, taught, thinned
 from compression_jobs.pipeline.targets import TARGETS, Reserve, Target
 from tests.compression_jobs.pipeline.conftest import Digits
 
@@ -45,9 +45,7 @@ def find(digits: Digits, out: Path, slugs: list[str], told: list[Progress], **mo
 class TestRealSearch:
     """On the network trained on digits."""
 
-    def test_channels_go_until_the_model_fits_and_targets_share_the_training(
-        self, digits: Digits, tmp_path: Path
-    ) -> None:
+    def test_several_targets_take_sub_networks_of_one_training(self, digits: Digits, tmp_path: Path) -> None:
         told: list[Progress] = []
         results = find(digits, tmp_path, ["small", "smaller"], told)
         for slug, result in results.items():
@@ -56,12 +54,14 @@ class TestRealSearch:
             assert result.winner.bytes <= TARGETS_SMALL[slug].flash_bytes
             assert result.winner.drop["value"] <= 0.1
             assert (tmp_path / slug / "model.onnx").stat().st_size == result.winner.bytes
-            assert "prune_channels" in [step["name"] for step in result.winner.lineage["steps"]]
+            assert "subnet" in [step["name"] for step in result.winner.lineage["steps"]]
             assert "torch" in result.winner.lineage["packages"]
         assert [c.path for c in results["small"].candidates] == [
             c.path for c in results["smaller"].candidates
         ]
-        assert any("prune_channels, step" in each.message for each in told)
+        assert len(list((tmp_path / "stages").glob("*.onnx"))) == 1 + len(
+            {str(c.recipe) for c in results["small"].candidates if "subnet" in c.id}
+        )
         assert told[-1].done == told[-1].total
 
     def test_a_search_cancelled_while_training_stops_at_once_and_goes_on_with_what_is_trained(
@@ -151,7 +151,7 @@ def test_too_large_goes_on_and_too_inaccurate_is_first_trained_with_int8_then_pr
         walk.send(measured(19_900, 0.03))
 
 
-@pytest.mark.parametrize("strategy", [thinned, taught, shortened])
+@pytest.mark.parametrize("strategy", [thinned, taught, shortened, shared])
 def test_what_meets_the_goal_ends_a_strategy(strategy: Any) -> None:
     walk = strategy(course(measured(80_000, 0.0), flash=20_000))
     next(walk)
@@ -167,7 +167,7 @@ def answer(walk: Any, candidate: Candidate) -> Any:
         return None
 
 
-@pytest.mark.parametrize("strategy", [thinned, taught, shortened])
+@pytest.mark.parametrize("strategy", [thinned, taught, shortened, shared])
 def test_a_strategy_ends_however_it_goes(strategy: Any) -> None:
     walk = strategy(course(measured(80_000, 0.0), flash=20_000))
     tried, steps = [], next(walk)

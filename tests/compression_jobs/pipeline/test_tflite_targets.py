@@ -24,8 +24,10 @@ from compression_jobs.pipeline.search import search
 from device_agent.core import selftest
 from device_agent.runtimes.litert import LiteRtRuntime
 from device_agent.runtimes.onnx import open_session
+from device_agent.runtimes.plan.twin import Plan
 from tests.compression_jobs.pipeline.conftest import Digits
 from tests.compression_jobs.pipeline.graph.tflm import RECORD
+from tests.compression_jobs.pipeline.mlperf_tiny import ready
 from tests.compression_jobs.pipeline.nets import quantized
 
 pytest.importorskip("tflite_micro")
@@ -85,12 +87,13 @@ def test_float_recipes_are_refused_where_only_int8_runs(digits: Digits, tmp_path
 def test_a_ready_file_reaches_every_runtime(found: Any, digits: Digits, tmp_path: Path) -> None:
     _, made = found
     model = made / CHIP / "model.tflite"
-    goals = [Goal(target=slug, max_drop=0.02) for slug in (PI, PI_LITERT, CHIP)]
+    goals = [Goal(target=slug, max_drop=0.02) for slug in (PI, PI_LITERT, CHIP, "rp2040")]
     results = search(goals, model, digits.dataset, out=tmp_path)
     assert all(result.met for result in results.values()), results
     assert {result.winner.agreement > 0.97 for result in results.values()} == {True}
     assert (tmp_path / CHIP / "model.tflite").read_bytes() == model.read_bytes()
     assert (tmp_path / PI / "model.onnx").exists()
+    assert (tmp_path / "rp2040" / "model.plan").exists()
 
 
 def test_a_ready_file_takes_no_passes(found: Any, digits: Digits, tmp_path: Path) -> None:
@@ -118,6 +121,14 @@ class TestConvert:
         assert {path.name for path in (tmp_path / "c").iterdir()} == names
         assert self.convert(content, "c", tmp_path, tmp_path / "c.zip") == MET
         assert (tmp_path / "c.zip").read_bytes()[:2] == b"PK"
+
+    def test_to_plan_that_the_twin_runs(self, tmp_path: Path) -> None:
+        content, rows = ready("ds_cnn")
+        assert self.convert(content, "plan", tmp_path, tmp_path / "m.plan") == MET
+        plan, graph = Plan(), from_tflite(content)
+        plan.load(str(tmp_path / "m.plan"))
+        expected = quant_reference.run(graph, {graph.inputs[0]: rows})[graph.outputs[0]]
+        assert np.array_equal(plan.run_rows([rows.reshape(len(rows), -1)])[0], expected)
 
     def test_to_tflite_writes_the_same_graph_in_this_products_own_words(self, tmp_path: Path) -> None:
         content = tflite.emit(quantized("encoder", "per_channel")[0])

@@ -26,6 +26,7 @@ def test_an_unknown_runtime_names_the_known_ones() -> None:
     [
         ("onnxruntime", "onnxruntime", "pip install 'tinyfleet[agent]'"),
         ("litert", "ai_edge_litert", "pip install 'tinyfleet[agent-litert]'"),
+        ("micropython", "numpy", "pip install 'tinyfleet[agent]'"),
     ],
 )
 def test_a_missing_package_names_its_extra(

@@ -1,12 +1,16 @@
 """The job pages: submit, refuse, watch, cancel, export."""
 
 import pytest
+from django.core.exceptions import ValidationError
 
 from compression_jobs.models import Candidate, Job
+from compression_jobs.pipeline.recipe import parse_recipe, recipe_schema
 from fleet.accounts.roles import Role
+from fleet.dashboard.forms.recipe import StepForm, option_field
 from fleet.registry.models import Target
 from tests.factories import DatasetFactory, JobFactory, TargetFactory, VersionFactory
 from tests.fleet.dashboard.conftest import Login
+from tests.fleet.dashboard.sending import as_sent
 
 
 def fields(**changes: object) -> dict[str, object]:
@@ -42,10 +46,112 @@ def test_a_goal_or_target_that_cannot_work_is_refused_in_words(login: Login) -> 
     client = login(Role.ENGINEER)
     nothing = client.post("/jobs/new/", fields(min_accuracy=""))
     assert "Say what must survive" in nothing.content.decode()
-    export_only = client.post("/jobs/new/", fields(targets=[TargetFactory(slug="stm32f746").slug]))
-    assert export_only.status_code == 422
-    assert "raspberry-pi-4" in export_only.content.decode()  # names those that can
     assert not Job.objects.exists()
+
+
+def test_a_recipe_is_put_together_step_by_step_without_javascript(
+    login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.registry.queueing.send", lambda *_, **__: None)
+    client = login(Role.ENGINEER)
+    form: dict[str, object] = fields(min_accuracy="", seed="7")
+    for name in ("quantize", "prune"):
+        form = {**as_sent(client.post("/jobs/new/", {**form, "edit": "add", "added": name}).content)}
+    form |= {"step-0-granularity": "per_tensor", "step-1-sparsity": "0.25", "step-1-steps": "lots"}
+    form = {**as_sent(client.post("/jobs/new/", {**form, "edit": "up-1"}).content)}
+    assert form["step"] == ["prune", "quantize"]
+    kept = [form[name] for name in ("step-0-steps", "step-1-granularity", "seed")]
+    assert kept == [["lots"], ["per_tensor"], ["7"]]
+    refused = client.post("/jobs/new/", form)
+    assert "Enter a whole number." in refused.content.decode()
+    sent = client.post("/jobs/new/", {**form, "step-0-steps": ""})
+    assert sent.status_code == 302, sent.content.decode()
+    prune, quantize = Job.objects.get().recipe
+    assert (prune["options"]["sparsity"], prune["options"]["steps"]) == (0.25, 300)
+    assert quantize["options"]["granularity"] == "per_tensor"
+    assert "recipe prune (global, hard) → quantize" in client.get(sent.headers["Location"]).content.decode()
+
+
+def test_what_no_recipe_can_be_is_refused_beside_it(login: Login) -> None:
+    client, form = login(Role.ENGINEER), fields()
+    late = client.post("/jobs/new/", {**form, "step": ["quantize", "prune"]})
+    assert late.status_code == 422
+    assert "prune cannot follow" in late.content.decode()
+    assert as_sent(late.content)["step"] == ["quantize", "prune"]
+    assert client.post("/jobs/new/", {**form, "step": "magic"}).status_code == 422
+    many = client.post("/jobs/new/", {**form, "step": ["fold"] * 500, "edit": "add", "added": "fold"})
+    assert len(as_sent(many.content)["step"]) == 32
+    removed = client.post("/jobs/new/", {**form, "step": "fold", "edit": "remove-0"})
+    assert "step" not in as_sent(removed.content)
+    assert not Job.objects.exists()
+
+
+def test_every_option_of_every_pass_has_a_field_that_takes_its_default() -> None:
+    for name in recipe_schema():
+        shown = StepForm(name, 0)
+        sent = {f"step-0-{option}": field.value() for option, field in zip(shown.fields, shown, strict=True)}
+        step = StepForm(name, 0, {key: value for key, value in sent.items() if value not in (None, False)})
+        assert step.is_valid(), (name, step.errors)
+        assert parse_recipe([step.step()]).as_list() == parse_recipe([name]).as_list()
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "value"),
+    [
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, "3", 3),
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, "", None),
+        ({"$ref": "#/$defs/Mode"}, "b", "b"),
+        ({"type": "array", "items": {"type": "integer"}}, "[1, 2]", [1, 2]),
+        ({"type": "string"}, "", None),
+        ({"const": 4}, "4", 4),
+    ],
+)
+def test_other_kinds_of_options_have_a_field_too(schema: dict[str, object], text: str, value: object) -> None:
+    field = option_field("some_option", schema, {"Mode": {"enum": ["a", "b"]}})
+    assert field.clean(text) == value
+
+
+def test_a_list_that_is_none_is_refused_in_words() -> None:
+    with pytest.raises(ValidationError, match="Write it as JSON"):
+        option_field("layers", {"type": "array"}, {}).clean("[" * 1500)
+
+
+def test_a_candidate_shows_all_that_is_known_and_lends_its_recipe(login: Login) -> None:
+    job = JobFactory(state=Job.State.SUCCEEDED)
+    made = candidate(
+        job,
+        job.targets.get(),
+        "a",
+        90_000,
+        recipe=[{"name": "quantize", "options": {"granularity": "per_tensor", "samples": 64}}],
+        fits=False,
+        rejected="accuracy: 91.0 % of n = 200, 95.0 % asked",
+        parameters=12_345,
+        macs=6_789_000,
+        transport_bytes=61_440,
+        measurements={
+            "missed": ["flash: 9 KiB too much"],
+            "agreement": 0.935,
+            "notes": ["n = 200 cannot show 1 point"],
+            "host_latency_us": {"p50": 120, "p95": 180},
+        },
+    )
+    page = login(Role.ENGINEER).get(f"/jobs/{job.pk}/").content.decode()
+    for text in (
+        "accuracy: 91.0 % of n",
+        "9 KiB too much",
+        "93.5",
+        "12,345",
+        "60",
+        "180",
+        "cannot show 1 point",
+    ):
+        assert text in page, text
+    assert "&quot;samples&quot;: 64" in page
+    form = as_sent(login(Role.ENGINEER).get(f"/jobs/new/?like={made.pk}").content)
+    assert form["step"] == ["quantize"]
+    assert (form["step-0-samples"], form["step-0-granularity"]) == (["64"], ["per_tensor"])
+    assert form["targets"] == [made.target.slug]
 
 
 def test_the_page_shows_progress_sentences_candidates_and_their_csv(login: Login) -> None:

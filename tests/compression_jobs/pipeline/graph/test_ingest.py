@@ -241,9 +241,9 @@ def with_growth():
     ("model", "reason"),
     [
         (with_if(), r"choice \(If\): control flow; export the model for one fixed path"),
-        (with_sequence(), r"pile \(SequenceConstruct\): sequence.*pick \(SequenceAt\): sequence"),
+        (with_sequence(), r"pile \(SequenceConstruct\), pick \(SequenceAt\): sequence"),
         (build([("Magic", ["x"], ["y"], {"domain": "com.acme", "name": "m"})], domains=("com.acme",)), r"m \(Magic\): operator of the custom domain 'com.acme'"),
-        (with_circle(), r"first \(Add\): waits for its own result; second \(Relu\)"),
+        (with_circle(), r"first \(Add\), second \(Relu\), .*: waits for its own result"),
         (with_huge_input(), "x: its shape .* is not acceptable"),
         (with_lying_constant(), "w: its shape .* does not match its"),
         (with_exploding_functions(), r"operators once its functions are written out; at most 20000"),
@@ -274,9 +274,10 @@ def test_what_data_and_model_do_not_settle_is_refused(tmp_path, model, sample, r
 def test_all_offending_nodes_are_listed_at_once():
     nodes = [("Magic", ["x"], [f"y{i}"], {"domain": "acme", "name": f"m{i}"}) for i in range(12)]
     model = build(nodes, domains=("acme",), outputs=(("y3", None),))
-    with pytest.raises(Refused, match="and 4 more") as caught:
+    with pytest.raises(Refused, match=r"m0.*m1.*m11") as caught:
         parse_model(model.SerializeToString())
     assert len(caught.value.problems) == 12
+    assert str(caught.value).count("acme") == 1  # one reason, said once
 
 
 def test_too_many_operators_are_refused():

@@ -8,12 +8,12 @@ import torch
 
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph.batch_norm import fold_batch_norm
+from compression_jobs.pipeline.graph.blocks import residual_blocks
 from compression_jobs.pipeline.graph.channels import keep_channels, spaces_of
 from compression_jobs.pipeline.graph.costs import parameters, total_macs
 from compression_jobs.pipeline.graph.quant_reference import run_float
 from compression_jobs.pipeline.graph.torch_import import import_net
 from compression_jobs.pipeline.passes.dictionary import learn
-from compression_jobs.pipeline.passes.drop_layers import residual_blocks
 from compression_jobs.pipeline.passes.options import QuantizeOptions
 from compression_jobs.pipeline.passes.quantize import quantize
 from tests.compression_jobs.pipeline.nets import NETS, Net
@@ -225,7 +225,7 @@ def spread(studio: Studio) -> Any:
     return net
 
 
-@pytest.mark.parametrize("name", ["prune_channels", "distill", "cluster", "dictionary", "qat"])
+@pytest.mark.parametrize("name", ["prune_channels", "distill", "cluster", "dictionary", "qat", "elastic"])
 def test_the_same_seed_gives_the_same_bytes(studio: Studio, name: str) -> None:
     made = {studio.export(studio.run(name, steps=6)).to_bytes() for _ in range(2)}
     assert len(made) == 1

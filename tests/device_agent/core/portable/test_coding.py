@@ -90,6 +90,6 @@ def test_an_unknown_coding_names_the_known_ones() -> None:
     try:
         decoder("zip", 10)
     except CodingError as error:
-        assert str(error) == "coding zip is unknown; this agent knows deflate, none"
+        assert str(error) == "coding zip is unknown; this agent knows deflate, none, segments"
     else:
         raise AssertionError("accepted")

@@ -1,0 +1,79 @@
+"""Measures a plan in its NumPy twin, which gives the bytes that boards give; runs inside a limited child.
+
+Peak RAM is the plan's arena. The twin's time says nothing about a board; it is there to compare candidates.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compression_jobs.pipeline.dataset import Dataset
+from device_agent.runtimes.edges import Edge
+from device_agent.runtimes.plan.twin import Plan
+
+TIMED_RUNS = 30
+
+Int8Array = npt.NDArray[np.int8]
+
+
+def measure(artifact: Path, dataset: Path, split: str, outputs: Path) -> dict[str, Any]:
+    """Run every row of a split; writes the scores to `outputs` (.npy) and returns time and memory."""
+    rows, _ = Dataset.load(dataset).rows(split)
+    plan = _open(artifact)
+    given = _stored(artifact, rows)
+    answers = plan.run_rows([given])[0]
+    np.save(outputs, _edge(plan.outputs[0], answers.shape).to_numbers(answers).reshape(answers.shape))
+    return {"peak_ram_bytes": plan.arena_bytes, "host_latency_us": _latency(plan, given)}
+
+
+def samples(artifact: Path, rows: npt.NDArray[Any]) -> list[tuple[list[Int8Array], list[Int8Array]]]:
+    """The stored input and outputs of the plan for each row."""
+    plan, given = _open(artifact), _stored(artifact, rows)
+    answers = zip(*plan.run_rows([given]), strict=True)
+    return [([row], list(answer)) for row, answer in zip(given, answers, strict=True)]
+
+
+def ports(artifact: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Inputs and outputs of the plan as the signature lists them; a plan knows sizes, not shapes."""
+    plan = _open(artifact)
+    return [_port("input", edge) for edge in plan.inputs], [_port("output", edge) for edge in plan.outputs]
+
+
+def _stored(artifact: Path, rows: npt.NDArray[Any]) -> Int8Array:
+    """The rows as the plan takes them, (rows, bytes) of int8."""
+    flat = rows.reshape(len(rows), -1)
+    return np.asarray(_edge(_open(artifact).inputs[0], flat.shape).from_numbers(flat), np.int8)
+
+
+def _open(artifact: Path) -> Plan:
+    plan = Plan()
+    plan.load(str(artifact))
+    return plan
+
+
+def _edge(edge: tuple[int, int, int, float], shape: tuple[int, ...]) -> Edge:
+    return Edge("input", np.dtype(np.int8), shape, edge[3], edge[2] - 128)
+
+
+def _port(name: str, edge: tuple[int, int, int, float]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "dtype": "int8",
+        "shape": [1, edge[1]],
+        "scale": edge[3],
+        "zero_point": edge[2] - 128,
+    }
+
+
+def _latency(plan: Plan, given: Int8Array) -> dict[str, float]:
+    times = np.empty(TIMED_RUNS)
+    for i in range(TIMED_RUNS):
+        row = given[i % len(given)][np.newaxis]
+        start = time.perf_counter_ns()
+        plan.run_rows([row])
+        times[i] = (time.perf_counter_ns() - start) / 1000
+    p50, p95 = np.percentile(times, [50, 95])
+    return {"p50": round(float(p50), 1), "p95": round(float(p95), 1)}
