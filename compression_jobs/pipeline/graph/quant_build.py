@@ -14,7 +14,6 @@ from compression_jobs.pipeline.graph.quant_weights import Granularity
 from compression_jobs.pipeline.graph.quantgraph import QuantGraph
 
 REMEDY = "keep the model in float for onnxruntime, or replace these operators"
-WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 
 def build(graph: Graph, ranges: Mapping[str, Range], granularity: Granularity) -> QuantGraph:
@@ -31,6 +30,8 @@ def build(graph: Graph, ranges: Mapping[str, Range], granularity: Granularity) -
     refuse_all(problems, REMEDY)
     builder.result.outputs.append(builder.tensor(graph.outputs[0].name, "onnx").name)
     refuse_all(builder.result.problems(), "calibrate with other rows, or keep the model in float")
+    if not any(builder.result.weighted()):
+        builder.result.refuse_islands()  # int8 would save nothing
     return builder.result
 
 
@@ -39,8 +40,6 @@ def refuse_unquantizable(graph: Graph) -> None:
     _refuse_ports(graph)
     strange = [node for node in graph.nodes if node.op_type not in HANDLERS]
     refuse_all([_unknown(node) for node in strange if not quant_islands.possible(graph, node)], REMEDY)
-    if not any(node.op_type in WEIGHTED for node in graph.nodes):
-        refuse_all([_unknown(node) for node in strange], REMEDY)
 
 
 def _refuse_ports(graph: Graph) -> None:

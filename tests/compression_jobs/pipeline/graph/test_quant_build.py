@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compression_jobs.pipeline.emit.qdq_onnx import emit
+from compression_jobs.pipeline.emit.tflite import emit as emit_tflite
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph import quant_reference
 from compression_jobs.pipeline.graph.ingest import canonicalise
@@ -16,6 +18,7 @@ from compression_jobs.pipeline.graph.quantgraph import (
     Conv,
     DepthwiseConv,
     FullyConnected,
+    Island,
     QuantGraph,
     Tensor,
     Transpose,
@@ -157,7 +160,7 @@ def test_per_tensor_has_one_scale_a_layer() -> None:
 def test_every_node_without_an_int8_form_is_named_at_once() -> None:
     net = Net(2, 6, 6).node("Sin").conv(2, 4).node("Erf").reshape(1, 64).dense(64, 3)
     with pytest.raises(Refused) as refused:
-        quantized(net)
+        emit_tflite(quantized(net)[0])
     assert refused.value.problems == ["sin_0: Sin has no int8 form here", "erf_2: Erf has no int8 form here"]
 
 
@@ -187,3 +190,26 @@ def test_accumulators_beyond_the_exact_range_are_a_problem() -> None:
     op = FullyConnected("fc", ("x",), "y", weights, "none")
     problems = QuantGraph(tensors, [op], ["x"], ["y"]).problems()
     assert problems == ["fc: its accumulator can reach 1.14e+09, exact arithmetic ends at 1.07e+09"]
+
+
+def test_what_has_no_int8_form_is_an_island_of_real_numbers(tmp_path: Path) -> None:
+    nodes = [
+        ("Conv", ["x", "w"], ["c"], {"pads": [1, 1, 1, 1], "group": 2}),
+        ("Conv", ["c", "v"], ["d"], {}),
+        ("Softplus", ["d"], ["e"], {}),
+        ("Sqrt", ["e"], ["y"], {}),
+    ]
+    constants = {"w": models.weights(8, 2, 3, 3), "v": models.weights(6, 8, 1, 1)}
+    model = models.build(nodes, constants, inputs=(("x", (1, 4, 5, 5)),))
+    rows = models.weights(32, 4, 5, 5, seed=5)
+    graph = quantize(canonicalise(models.save(tmp_path, model), rows), QuantizeOptions(), Material(rows, 0))
+    assert [op.node.op_type for op in graph.ops if isinstance(op, Island)] == ["Conv", "Softplus", "Sqrt"]
+    answers = quant_reference.run_float(graph, rows)
+    session, quantised = (open_session(data) for data in (model.SerializeToString(), emit(graph)))
+    expected, running = (
+        np.concatenate([each.run(None, {"x": row[None]})[0] for row in rows]) for each in (session, quantised)
+    )
+    assert np.abs(answers - expected).mean() < 0.03 * expected.std()
+    assert np.abs(answers - running).max() <= 2 * graph.tensors[graph.outputs[0]].scale
+    with pytest.raises(Refused, match=r"groups = 2 .*Softplus has no int8 form"):
+        emit_tflite(graph)
