@@ -209,7 +209,7 @@ def test_what_has_no_int8_form_is_an_island_of_real_numbers(tmp_path: Path) -> N
     expected, running = (
         np.concatenate([each.run(None, {"x": row[None]})[0] for row in rows]) for each in (session, quantised)
     )
-    assert np.abs(answers - expected).mean() < 0.03 * expected.std()
+    assert np.abs(answers - expected).mean() < 0.05 * expected.std()
     assert np.abs(answers - running).max() <= 2 * graph.tensors[graph.outputs[0]].scale
     with pytest.raises(Refused, match=r"groups = 2 .*Softplus has no int8 form"):
         emit_tflite(graph)
