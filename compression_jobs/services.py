@@ -10,6 +10,7 @@ from django.utils import timezone
 from pydantic import ValidationError
 
 from compression_jobs.models import Job
+from compression_jobs.named_models import named_models
 from compression_jobs.pipeline import errors as pipeline
 from compression_jobs.pipeline.dataset import check_pair
 from compression_jobs.pipeline.goal import Goal
@@ -43,6 +44,7 @@ def submit(
     goals = {"min_accuracy": min_accuracy, "max_drop": max_drop, "objective": objective}
     recipe = _checked_plan(targets, goals, recipe)
     _refuse_misfit(version, dataset)
+    named_models(recipe)  # refuses names that lead nowhere
     what = {"version": version.pk, "dataset": dataset.pk, "targets": sorted(targets)}
     job = Job(
         version=version,

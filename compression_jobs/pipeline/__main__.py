@@ -118,7 +118,10 @@ def _convert(given: argparse.Namespace) -> int:
 def _run(given: argparse.Namespace) -> int:
     recipe = load_recipe(given.recipe)
     model, data = _inputs(given)
-    result = run(recipe, model, data, given.target, out=given.out, seed=given.seed, progress=_Printer())
+    # Models that the recipe names lie beside it.
+    others = {name: _existing(given.recipe.parent / name) for name in recipe.models_named}
+    told = {"out": given.out, "seed": given.seed, "progress": _Printer(), "others": others}
+    result = run(recipe, model, data, given.target, **told)
     return _report([result])
 
 

@@ -29,11 +29,12 @@ def make(
     folder: Path,
     seed: int,
     stages: Path | None = None,
+    others: dict[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Write the artifact into `folder` and return its facts.
 
     What training makes is kept in `stages` and shared by recipes that begin alike. Training steps done are told
-    in the file `steps` of `folder`.
+    in the file `steps` of `folder`. `others` are the models that options name.
     """
     recipe = Recipe.model_validate({"steps": steps})
     data = Dataset.load(dataset)
@@ -42,18 +43,12 @@ def make(
         made = ready.carry(model, recipe, runtime)
     else:
         graph = canonicalise(model, calibration[:SAMPLE_ROWS])
-        told, known = Told(folder / STEPS_FILE), Stages.of(stages, model, data, seed)
-        made = _compressed(Bench(recipe, seed, data, graph, told, known), runtime)
-    emitter = EMITTERS[runtime]
-    (folder / emitter.file_name).write_bytes(made.data)
-    sent = _encoded(recipe, made.data, emitter.format, Material(calibration, seed))
-    (folder / transport.FILE).write_bytes(sent.data)
+        models = {name: Path(path) for name, path in (others or {}).items()}
+        kept = Stages.of(stages, model, data, seed, models)
+        bench = Bench(recipe, seed, data, graph, Told(folder / STEPS_FILE), kept, models)
+        made = _compressed(bench, runtime)
     return {
-        "file": emitter.file_name,
-        "format": emitter.format,
-        "bytes": len(made.data),
-        "sha256": hashlib.sha256(made.data).hexdigest(),
-        "transport": sent.as_dict(),
+        **_written(made.data, recipe, runtime, folder, Material(calibration, seed)),
         "parameters": made.parameters,
         "macs": made.macs,
         "output": made.output,
@@ -71,6 +66,21 @@ def _compressed(bench: Bench, runtime: str) -> ready.Made:
     return ready.Made(
         data, _parameters(final), total_macs(bench.graph) or 0, _output_scale(final), _notes(final)
     )
+
+
+def _written(data: bytes, recipe: Recipe, runtime: str, folder: Path, material: Material) -> dict[str, Any]:
+    """Write the artifact, and the form in which it travels; the facts of both."""
+    emitter = EMITTERS[runtime]
+    (folder / emitter.file_name).write_bytes(data)
+    sent = _encoded(recipe, data, emitter.format, material)
+    (folder / transport.FILE).write_bytes(sent.data)
+    return {
+        "file": emitter.file_name,
+        "format": emitter.format,
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "transport": sent.as_dict(),
+    }
 
 
 def _emit(emitter: Emitter, final: Graph | QuantGraph, runtime: str) -> bytes:

@@ -88,6 +88,7 @@ def _measurements(winner: Candidate) -> dict[str, Any]:
         "transport",
         "peak_ram_bytes",
         "host_latency_us",
+        "estimated_latency_us",
         "macs",
     )
     return {name: getattr(winner, name) for name in names}

@@ -4,9 +4,8 @@ Everything lies in the output folder under its content, so that a job that was c
 `candidates/<runtime>/<recipe>/` holds an artifact and, written last, its facts; `measured/` holds measurements.
 """
 
-import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -24,7 +23,7 @@ from compression_jobs.pipeline.measure import Gauge, Measurement
 from compression_jobs.pipeline.recipe import Recipe, describe
 from compression_jobs.pipeline.sandbox import Limits, run_limited
 from compression_jobs.pipeline.scoring import Figure, Judge
-from compression_jobs.pipeline.stages import STEPS_FILE
+from compression_jobs.pipeline.stages import STEPS_FILE, file_sha256
 
 MAKING_LIMITS = Limits(seconds=600)
 TRAINING_LIMITS = Limits(seconds=4 * 3600, memory_bytes=8 << 30)
@@ -46,6 +45,7 @@ class Workshop:
     progress: Tell | None = None
     cancelled: Callable[[], bool] | None = None
     steps_total: int = 1
+    others: Mapping[str, Path] = field(default_factory=dict)
     steps_done: int = field(default=0, init=False)
 
     @cached_property
@@ -56,8 +56,7 @@ class Workshop:
     @cached_property
     def model_sha256(self) -> str:
         """The digest of the uploaded model."""
-        with open(self.model, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(self.model)
 
     @cached_property
     def is_ready(self) -> bool:
@@ -129,6 +128,7 @@ class Workshop:
             folder,
             self.seed,
             self.out / "stages",
+            {name: str(path) for name, path in self.others.items()},
             limits=TRAINING_LIMITS if recipe.trains else MAKING_LIMITS,
             cancelled=Follower(self, folder / STEPS_FILE, describe(recipe)),
         )
@@ -144,6 +144,7 @@ class Workshop:
             "dataset_sha256": self.data.sha256,
             "recipe": recipe.as_list(),
             "seed": self.seed,
+            "others": {name: file_sha256(path) for name, path in self.others.items()},
             "packages": {name: version(name) for name in packages},
         }
 
@@ -205,7 +206,4 @@ def _are_whole(folder: Path, facts: dict[str, Any]) -> bool:
 
 
 def _is_whole(path: Path, sha256: str) -> bool:
-    if not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    return path.is_file() and file_sha256(path) == sha256

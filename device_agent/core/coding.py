@@ -62,24 +62,29 @@ class BoardInflate(Plain):
 
     def __init__(self, total_bytes: int) -> None:
         super().__init__(total_bytes)
-        self._input = io.BytesIO()
+        self._input = io.BytesIO(self.RESERVE_BYTES + PIECE_BYTES)  # type: ignore[arg-type]
         self._end = 0
         self._stream = deflate.DeflateIO(self._input, deflate.RAW, DEFLATE_WINDOW_BITS)
         self._ended = False
 
     def feed(self, data: bytes):  # type: ignore[no-untyped-def]
         """Yield the pieces these bytes decode to; iterate to the end before the next call."""
-        # Move what is left to the front: one buffer, never longer than the reserve and the longest input.
+        view = memoryview(data)
+        for start in range(0, len(view), PIECE_BYTES):
+            self._take(view[start : start + PIECE_BYTES])
+            while not self._ended and self._end - self._input.tell() > self.RESERVE_BYTES:
+                piece = self._read()
+                if piece:
+                    yield piece
+            if self._ended and self._input.tell() < self._end:
+                raise CodingError("bytes follow after the end of the deflate stream")
+
+    def _take(self, data: memoryview) -> None:
+        # Move what is left to the front: one small buffer, made once, so that it never moves.
         left = self._input.read(self._end - self._input.tell())
         self._input.seek(0)
         self._end = self._input.write(left) + self._input.write(data)
         self._input.seek(0)
-        while not self._ended and self._end - self._input.tell() > self.RESERVE_BYTES:
-            piece = self._read()
-            if piece:
-                yield piece
-        if self._ended and self._input.tell() < self._end:
-            raise CodingError("bytes follow after the end of the deflate stream")
 
     def _rest(self):  # type: ignore[no-untyped-def]
         while not self._ended:

@@ -14,6 +14,7 @@ from device_agent.core.decoding import CodingError, Plain
 from device_agent.core.ranges import RangeReader
 
 READ_BYTES = 4096
+HELD_BYTES = 2048  # at least what a decoder gives out at once
 MAX_CHUNKS = 65536
 
 
@@ -73,6 +74,7 @@ class Download:
         self.body = ChunkStream(transport, jitter, told, part["sha256"], part["bytes"], chunk_bytes)
         self.stream: "ChunkStream | None" = None  # the one that is asking now
         self.decoder: "Plain | None" = None
+        self.held = bytearray(0)  # decoded bytes on their way to the file
         self.index_tries = 0
         self.ranges: "RangeReader | None" = None
         self.act = self._step_open_index
@@ -194,6 +196,7 @@ class Download:
 
     def _begin_body(self) -> None:
         if self.coding != "none":
+            self.held = bytearray(HELD_BYTES)
             self.decoder = coding.decoder(self.coding, self.decoded_bytes)
         if self.body.complete():
             self.act = self._step_finish
@@ -232,17 +235,18 @@ class Download:
         return True
 
     def _append_decoded(self, pieces) -> None:  # type: ignore[no-untyped-def]
+        held, used = self.held, 0
         try:
-            held = b""
             for piece in pieces:
-                held += piece
-                if len(held) >= READ_BYTES:
-                    self.storage.append(self.name, held)
-                    held = b""
-            if held:
-                self.storage.append(self.name, held)
+                if used + len(piece) > len(held):
+                    self.storage.append(self.name, memoryview(held)[:used])  # type: ignore[arg-type]
+                    used = 0
+                held[used : used + len(piece)] = piece
+                used += len(piece)
         except CodingError as error:
             raise DownloadFailed("the %s coding is broken: %s" % (self.coding, error))
+        if used:
+            self.storage.append(self.name, memoryview(held)[:used])  # type: ignore[arg-type]
 
     def _step_range(self, now_ms: int, online: bool) -> "int | None":
         if self.ranges is None:

@@ -68,6 +68,8 @@ class Install:
             raise InstallFailed(str(error), True)
         except OSError as error:
             raise InstallFailed("storage: %s" % error, True)
+        except MemoryError:
+            raise InstallFailed("the heap is exhausted", True)
 
     def receive(self, sha256: str, chunk_bytes: int, chunk: int, payload: bytes, now_ms: int) -> None:
         """A chunk came. Raises InstallFailed."""
@@ -79,6 +81,8 @@ class Install:
             raise InstallFailed(str(error), True)
         except OSError as error:
             raise InstallFailed("storage: %s" % error, True)
+        except MemoryError:
+            raise InstallFailed("the heap is exhausted", True)
 
     def reconnected(self) -> None:
         """The connection is new."""

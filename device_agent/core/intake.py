@@ -23,7 +23,7 @@ class Intake:
     def take(self, payload: bytes) -> None:
         """A manifest came; an empty one (nothing is desired) changes nothing, because nobody signed it."""
         if payload:
-            self.offer = payload
+            self.offer = bytes(payload)  # a view of the transport's buffer is good for this call only
             self.look_ms = 0
 
     def step(self, now_ms: int) -> int:

@@ -5,6 +5,7 @@ Bytes are counted as they arrive, because a chunked request announces no length 
 """
 
 import asyncio
+import html
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -19,6 +20,9 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 DRAIN_SECONDS = 10.0
 MEBIBYTE = 1024 * 1024
+# For a browser: Django, which draws all other pages, was not asked.
+PAGE = """<!doctype html><html lang="en"><meta name="viewport" content="width=device-width"><meta name="color-scheme"
+content="light dark"><title>Too large</title><h1>Too large</h1><p>{problem}.</p><p>{remedy}</p><p><a href="{back}">Back</a></p>"""
 
 
 class BodyTooLargeError(Exception):
@@ -60,9 +64,9 @@ class BodyLimit:
         return counted
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = json.dumps(self._error().as_dict()).encode()
+        kind, body = self._answer(scope)
         headers = [
-            (b"content-type", b"application/json"),
+            (b"content-type", kind),
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
         ]
@@ -72,11 +76,15 @@ class BodyLimit:
             await _drain(receive)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _error(self) -> TooLarge:
-        return TooLarge(
+    def _answer(self, scope: Scope) -> tuple[bytes, bytes]:
+        error = TooLarge(
             f"the request is larger than the {self.limit / MEBIBYTE:,.1f} MiB this server takes",
             remedy="Send a smaller file, or have the server's UPLOAD_MAX_BYTES raised.",
         )
+        if b"text/html" not in (_header(scope, b"accept") or b""):
+            return b"application/json", json.dumps(error.as_dict()).encode()
+        page = PAGE.format(problem=error.message, remedy=error.remedy, back=html.escape(scope["path"]))
+        return b"text/html; charset=utf-8", page.encode()
 
 
 async def _drain(receive: Receive) -> None:

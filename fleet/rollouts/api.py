@@ -12,7 +12,7 @@ from ninja.pagination import paginate
 from pydantic import AwareDatetime
 
 from fleet.inventory import services as inventory
-from fleet.rollouts import planning, services, strategy
+from fleet.rollouts import consents, offering, planning, services, strategy
 from fleet.rollouts.models import Decision, Delivery, Rollout, Wave
 
 router = Router(tags=["rollouts"])
@@ -34,6 +34,14 @@ class RolloutIn(OrderIn):
     start_at: Annotated[AwareDatetime | None, Field(description="Not before then; empty: at once.")] = None
 
 
+class GateOut(Schema):
+    """One gate of the choice of an artifact."""
+
+    gate: str
+    left: int
+    sentence: str
+
+
 class ShareOut(Schema):
     """One device's part of a plan."""
 
@@ -41,6 +49,12 @@ class ShareOut(Schema):
     target: str
     artifact: int
     transport_bytes: int
+    site: str
+    zone: str
+    asks: bool
+    hops: list[int]
+    takes_from: str
+    why: list[GateOut]
 
 
 class LeftOutOut(Schema):
@@ -57,6 +71,7 @@ class PlanOut(Schema):
     transport_bytes: int
     waves: list[list[ShareOut]]
     left_out: list[LeftOutOut]
+    held_back: list[str]
     evidence: str
 
 
@@ -115,6 +130,8 @@ class RolloutDetailOut(RolloutOut):
     waves: list[WaveOut]
     decisions: list[DecisionOut]
     left_out: Annotated[list[LeftOutOut], Field(alias="dropped")]
+    held_back: list[str]
+    waiting: str
     counts: dict[str, int]
     exposed: int
     verbs: list[str]
@@ -128,6 +145,11 @@ class RolloutDetailOut(RolloutOut):
     def resolve_decisions(rollout: Rollout) -> list[Decision]:
         """Newest first."""
         return list(rollout.decisions.select_related("wave", "decided_by")[:200])
+
+    @staticmethod
+    def resolve_waiting(rollout: Rollout) -> str:
+        """What pending devices wait for."""
+        return offering.why_waiting(rollout, timezone.now())
 
     @staticmethod
     def resolve_counts(rollout: Rollout) -> dict[str, int]:
@@ -159,6 +181,12 @@ class DeliveryOut(Schema):
     previous: Annotated[int | None, Field(alias="previous_id")]
     attempt: int
     evidence: dict[str, Any]
+    why: list[GateOut]
+    hops: list[int]
+    site: str
+    zone: str
+    consent: str
+    not_before: datetime | None
     history: list[dict[str, Any]]
     offered_at: datetime | None
     changed_at: datetime | None
@@ -174,6 +202,12 @@ class AbortIn(Schema):
     """What becomes of devices that have the new version already."""
 
     mode: Literal["keep", "revert"] = "keep"
+
+
+class ConsentIn(Schema):
+    """What the owner of a device said."""
+
+    answer: Literal["now", "tonight", "no"]
 
 
 def caller(request: HttpRequest) -> Any:
@@ -234,6 +268,13 @@ def list_deliveries(request: HttpRequest, rollout_id: int, state: str = "") -> Q
     """Deliveries of a rollout, in the order of its plan."""
     found = services.rollout_by_id(rollout_id).deliveries.select_related("device", "wave")
     return found.filter(state=state) if state else found
+
+
+@router.post("/rollouts/{rollout_id}/devices/{device}/consent", response=DeliveryOut)
+def consent(request: HttpRequest, rollout_id: int, device: str, payload: ConsentIn) -> Delivery:
+    """The answer of the owner of a device that asks: now, tonight (22:00 where the device is), or no."""
+    rollout = services.rollout_by_id(rollout_id)
+    return consents.answer(caller(request), rollout, device, payload.answer, timezone.now())
 
 
 @router.post("/rollouts/{rollout_id}/start", response=RolloutDetailOut)

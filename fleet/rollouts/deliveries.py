@@ -102,13 +102,15 @@ def _note_what_runs(batch: list[Delivery]) -> None:
 
 def time_out(rollout: Rollout, now: datetime) -> int:
     """End deliveries that took too long; returns how many."""
-    seconds = strategy.read(rollout.strategy).delivery_timeout_s
-    late = rollout.deliveries.filter(
-        state__in=states.ACTIVE, offered_at__lte=now - timedelta(seconds=seconds)
-    )
+    rules = strategy.read(rollout.strategy)
+    whole, steps = rules.delivery_timeout_s, rules.step_timeouts.by_state()
+    late = Q(state__in=states.ACTIVE, offered_at__lte=now - timedelta(seconds=whole))
+    for state, seconds in steps.items():
+        late |= Q(state=state, changed_at__lte=now - timedelta(seconds=seconds))
     done = 0
-    for delivery in late.select_related("device")[:MOST_A_TICK]:
-        done += move(delivery, "time_out", now, f"no end after {seconds} s in state {delivery.state}")
+    for delivery in rollout.deliveries.filter(late).select_related("device")[:MOST_A_TICK]:
+        limit = min(whole, steps.get(delivery.state, whole))
+        done += move(delivery, "time_out", now, f"no end after {limit} s in state {delivery.state}")
     return done
 
 

@@ -11,7 +11,18 @@ from django.db.models import Exists, OuterRef, Q
 
 from fleet import events
 from fleet.errors import FleetError
-from fleet.rollouts import deliveries, evidence, gates, intents, preparation, progress, states, strategy
+from fleet.rollouts import (
+    deliveries,
+    evidence,
+    gates,
+    intents,
+    joiners,
+    offering,
+    preparation,
+    progress,
+    states,
+    strategy,
+)
 from fleet.rollouts.models import Decision, Delivery, Rollout, Wave
 
 STEPS_A_TICK = 6
@@ -29,6 +40,7 @@ def tick(now: datetime) -> int:
             # One rollout with damaged rows must not stop all others.
             logger.exception("rollout %s could not be taken on", rollout.pk)
     with transaction.atomic():
+        offering.forget(now)
         return work + intents.renew(now)
 
 
@@ -48,6 +60,7 @@ def step(rollout: Rollout, now: datetime) -> int:
     if rollout.state == Rollout.State.SCHEDULED:
         return begin(rollout, now)
     work = deliveries.end_for_lost_devices(rollout, now) + deliveries.time_out(rollout, now)
+    work += joiners.take_in(rollout, now)
     if rollout.state == Rollout.State.RUNNING:
         return work + _step_wave(rollout, now)
     back = rollout.deliveries.filter(kind=Delivery.Kind.ROLL_BACK)
@@ -143,7 +156,7 @@ def _watch(rollout: Rollout, wave: Wave, now: datetime) -> int:
         work = _look(rollout, wave, now, ended)
     if rollout.state != Rollout.State.RUNNING:
         return work
-    return work + deliveries.offer(installs, now, at_most=progress.next_part(rollout, wave))
+    return work + offering.offer(rollout, installs, now, at_most=progress.next_part(rollout, wave))
 
 
 def _look(rollout: Rollout, wave: Wave, now: datetime, ended: int) -> int:
@@ -163,7 +176,15 @@ def _has_soaked(rollout: Rollout, wave: Wave, now: datetime) -> bool:
 
 def _judge(rollout: Rollout, wave: Wave, now: datetime) -> int:
     evidence.take_from_the_field(wave)
-    return _act(rollout, wave, _evaluate(rollout, wave, wave_is_over=True), now)
+    verdict = _evaluate(rollout, wave, wave_is_over=True)
+    if strategy.read(rollout.strategy).approve_waves and _others_wait(rollout, wave):
+        verdict = gates.for_approval(verdict, wave.number + 1)
+    return _act(rollout, wave, verdict, now)
+
+
+def _others_wait(rollout: Rollout, wave: Wave) -> bool:
+    later = rollout.deliveries.filter(wave__number__gt=wave.number, kind=Delivery.Kind.INSTALL)
+    return later.filter(state=Delivery.State.PENDING).exists()
 
 
 def _evaluate(rollout: Rollout, wave: Wave, wave_is_over: bool) -> gates.Verdict:

@@ -185,9 +185,7 @@ def _floor(artifact: Artifact | None, trial: strategy.TrialRules) -> float | Non
 
 
 def _accepted(rollout: Rollout) -> list[tuple[str, str]]:
-    """What a person has looked at and let pass: the gates that crossed when a wave was held, and was passed then."""
+    """What a person has looked at and let pass: what was asked when a wave was held, and was passed then."""
     held = rollout.decisions.filter(verb="hold", wave__state=Wave.State.PASSED)
-    gates_seen = [
-        gate for evidence in held.values_list("evidence", flat=True) for gate in evidence.get("gates", [])
-    ]
-    return [(gate["name"], gate["target"]) for gate in gates_seen if not gate["stops"]]
+    asked = [evidence.get("question") for evidence in held.values_list("evidence", flat=True)]
+    return [(question[0], question[1]) for question in asked if question]

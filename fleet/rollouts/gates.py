@@ -7,7 +7,7 @@ worse than p0", shared with every other test that may stop the rollout (processe
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -95,8 +95,18 @@ def evaluate(evidence: Evidence, limits: Limits) -> Verdict:
         return Verdict("hold", _nobody_kept(evidence.wave, wave), figures=figures)
     question = _question(evidence, judgement, limits)
     if question:
+        figures["question"] = [question.name, question.target]
         return Verdict("hold", f"{question.sentence}; a person decides", figures=figures)
     return _go_on(evidence, limits, figures)
+
+
+def for_approval(verdict: Verdict, wave: int) -> Verdict:
+    """The same, but a person says yes before the next wave opens."""
+    if verdict.decision != "proceed":
+        return verdict
+    return replace(
+        verdict, decision="hold", sentence=f"{verdict.sentence}; wave {wave} waits for a person's yes"
+    )
 
 
 def measure(evidence: Evidence, limits: Limits) -> dict[str, Any]:

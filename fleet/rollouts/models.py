@@ -35,6 +35,12 @@ class Rollout(models.Model):
     strategy = models.JSONField(default=dict, help_text="Waves, soak, trial, gates: see strategy.py.")
     reason = models.TextField(blank=True, help_text="The sentence that explains the present state.")
     dropped = models.JSONField(default=list, blank=True, help_text="[{device, reason}] left out by the plan.")
+    held_back = models.JSONField(
+        default=list, blank=True, help_text="Names of devices that stay on what they run, for comparison."
+    )
+    joined_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the group was last looked through for late joiners."
+    )
     start_at = models.DateTimeField(null=True, blank=True, help_text="When a scheduled rollout starts.")
     created_at = models.DateTimeField(auto_now_add=True)
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
@@ -69,6 +75,9 @@ class Wave(models.Model):
     rollout = models.ForeignKey(Rollout, on_delete=models.CASCADE, related_name="waves")
     number = models.PositiveIntegerField()
     state = models.CharField(max_length=10, choices=State, default=State.PENDING)
+    asked_upto = models.PositiveIntegerField(
+        default=0, help_text="How many of the rollout may have been asked before the next look."
+    )
     started_at = models.DateTimeField(null=True, blank=True)
     soaking_since = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -108,6 +117,14 @@ class Delivery(models.Model):
         SUPERSEDED = "superseded"
         SKIPPED = "skipped"
 
+    class Consent(models.TextChoices):
+        """What the owner of a device that asks has said; empty where nobody is asked."""
+
+        WANTED = "wanted"
+        NOW = "now"
+        TONIGHT = "tonight"
+        NO = "no"
+
     ENDS = (
         State.SUCCEEDED,
         State.REJECTED,
@@ -140,6 +157,18 @@ class Delivery(models.Model):
     position = models.PositiveIntegerField(
         default=0, help_text="Place in the plan; gates count devices in this order."
     )
+    hops = models.JSONField(
+        default=list, blank=True, help_text="Artifacts that follow this one; the last is of the version."
+    )
+    why = models.JSONField(
+        default=list, blank=True, help_text="[{gate, left, sentence}]: why this artifact on this device."
+    )
+    site = models.CharField(max_length=120, blank=True)
+    zone = models.CharField(max_length=120, blank=True, help_text="Time zone of its maintenance windows.")
+    byte_budget = models.BigIntegerField(null=True, blank=True, help_text="Bytes in any 24 hours.")
+    consent = models.CharField(max_length=8, choices=Consent, blank=True)
+    not_before = models.DateTimeField(null=True, blank=True)
+    tries = models.PositiveIntegerField(default=0, help_text="How often it was tried again on its own.")
     created_at = models.DateTimeField(auto_now_add=True)
     offered_at = models.DateTimeField(null=True, blank=True)
     changed_at = models.DateTimeField(null=True, blank=True)
@@ -159,6 +188,15 @@ class Delivery(models.Model):
     def is_over(self) -> bool:
         """Whether the delivery reached an end."""
         return self.state in self.ENDS
+
+
+class Sending(models.Model):
+    """Bytes that one offer may take over the air; budgets count those of the last 24 hours."""
+
+    device = models.ForeignKey(Device, on_delete=models.CASCADE, related_name="+")
+    site = models.CharField(max_length=120, blank=True)
+    bytes = models.BigIntegerField()
+    at = models.DateTimeField(db_index=True)
 
 
 class Intent(models.Model):

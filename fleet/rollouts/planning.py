@@ -3,11 +3,20 @@
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from fleet.inventory import selection
+from fleet.rollouts.choice import Choice, Offer, Room, choose
+from fleet.rollouts.conditions import part_of
 from fleet.rollouts.gates import Limits, devices_to_show
 from fleet.rollouts.strategy import Strategy
+
+HELD_BACK = "held back: it stays on what it runs, for comparison"
+
+# Artifacts in the order of publication, by slug of target.
+Offers = Mapping[str, Sequence[Offer]]
 
 
 @dataclass(frozen=True)
@@ -16,22 +25,32 @@ class Candidate:
 
     device: str
     target: str
-    runtime: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)  # what label rules see
+    groups: frozenset[str] = frozenset()  # of those that the strategy excludes
     export_only: bool = False
     state: str = "active"
     installed: str = ""  # sha256 of what runs
+    version: int = 0  # of this model that runs; 0: none
+    room: Room = field(default_factory=Room)
     busy_with: str = ""  # the rollout that is already at work on this app of this device
+    busy_priority: int = 0
     recalled: str = ""  # why the artifact of its target may not be taken any more
 
+    @property
+    def site(self) -> str:
+        """Label `site`."""
+        return self.facts.get("site", "")
 
-@dataclass(frozen=True)
-class Offer:
-    """The artifact that one target gets."""
+    @property
+    def zone(self) -> str:
+        """Label `timezone`."""
+        return self.facts.get("timezone", "")
 
-    artifact: int
-    sha256: str
-    bytes: int
-    transport_bytes: int
+    @property
+    def bytes_per_day(self) -> int | None:
+        """Label `bytes_per_day`."""
+        text = self.facts.get("bytes_per_day", "")
+        return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else None
 
 
 @dataclass(frozen=True)
@@ -41,7 +60,14 @@ class Share:
     device: str
     target: str
     artifact: int
-    transport_bytes: int
+    transport_bytes: int  # with everything on the way
+    site: str = ""
+    zone: str = ""
+    asks: bool = False  # its owner is asked before it gets anything
+    hops: tuple[int, ...] = ()  # artifacts of versions that it must pass through before
+    bytes_per_day: int | None = None
+    takes_from: str = ""  # the rollout of lower priority that loses it
+    why: tuple[dict[str, Any], ...] = ()  # gate by gate
 
 
 @dataclass(frozen=True)
@@ -59,6 +85,7 @@ class Plan:
     waves: list[list[Share]] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     evidence: str = ""
+    held_back: list[str] = field(default_factory=list)
 
     @property
     def devices(self) -> int:
@@ -68,21 +95,39 @@ class Plan:
     @property
     def transport_bytes(self) -> int:
         """What goes over the air in all."""
-        return sum(share.transport_bytes for wave in self.waves for share in wave)
+        return sum(share.transport_bytes for share in self.shares)
+
+    @property
+    def shares(self) -> list[Share]:
+        """Everybody who takes part, in order."""
+        return [share for wave in self.waves for share in wave]
 
 
-def plan(candidates: Sequence[Candidate], offers: Mapping[str, Offer], strategy: Strategy, seed: str) -> Plan:
-    """Waves of devices in an order that `seed` fixes, spread over targets; and everyone left out with the reason."""
-    shares, left_out = [], []
-    for candidate in candidates:
-        reason = _obstacle(candidate, offers)
-        if reason:
-            left_out.append(LeftOut(candidate.device, reason))
-        else:
-            offer = offers[candidate.target]
-            shares.append(Share(candidate.device, candidate.target, offer.artifact, offer.transport_bytes))
-    ordered = _spread(shares, seed)
-    return Plan(_cut(ordered, strategy.waves), left_out, what_it_can_show(len(ordered), strategy))
+def plan(
+    candidates: Sequence[Candidate],
+    offers: Offers,
+    strategy: Strategy,
+    seed: str,
+    hops: Mapping[int, Offers] | None = None,
+) -> Plan:
+    """Waves of devices in an order that `seed` fixes, spread over targets; and everyone left out with the reason.
+
+    `hops`: artifacts of the versions that must be passed through, by their number.
+    """
+    sorting = _Sorting(offers, strategy, hops or {})
+    shares, left_out = sorting.out(candidates)
+    shares, rest = _some(shares, strategy.who.share, f"{seed}/share")
+    reason = f"is not among the {strategy.who.share} that take part"
+    left_out += [LeftOut(share.device, reason) for share in rest]
+    shares, held = _without_some(shares, strategy.who.hold_back, f"{seed}/hold-back")
+    left_out += [LeftOut(share.device, HELD_BACK) for share in held]
+    ordered = _spread(shares, seed, lambda share: share.target)
+    return Plan(
+        _cut(ordered, strategy.waves),
+        left_out,
+        what_it_can_show(len(ordered), strategy),
+        [share.device for share in held],
+    )
 
 
 def what_it_can_show(devices: int, strategy: Strategy) -> str:
@@ -100,29 +145,131 @@ def what_it_can_show(devices: int, strategy: Strategy) -> str:
     )
 
 
-def _obstacle(candidate: Candidate, offers: Mapping[str, Offer]) -> str:
-    if candidate.state != "active":
-        return f"is {candidate.state}"
-    if candidate.export_only:
-        return f"{candidate.target} is export only: its artifacts are downloaded, not rolled out"
-    offer = offers.get(candidate.target)
-    if offer is None:
-        return candidate.recalled or f"no artifact of this version for {candidate.target}"
-    if candidate.installed == offer.sha256:
-        return "runs this artifact already"
-    if candidate.busy_with:
-        return f"{candidate.busy_with} is at work on it"
-    return ""
+class _Sorting:
+    """Who can take part at all, and with which artifact."""
+
+    def __init__(self, offers: Offers, strategy: Strategy, hops: Mapping[int, Offers]) -> None:
+        self.offers, self.strategy, self.hops = offers, strategy, hops
+        who = strategy.who
+        self.wanted = selection.parse(who.rule) if who.rule else None
+        self.unwanted = selection.parse(who.exclude) if who.exclude else None
+        self._chosen: dict[tuple[str, int, Room], tuple[Choice, tuple[dict[str, Any], ...]]] = {}
+
+    def out(self, candidates: Sequence[Candidate]) -> tuple[list[Share], list[LeftOut]]:
+        """Shares, and everyone left out."""
+        shares, left_out = [], []
+        for candidate in candidates:
+            found = self._share(candidate)
+            if isinstance(found, str):
+                left_out.append(LeftOut(candidate.device, found))
+            else:
+                shares.append(found)
+        return shares, left_out
+
+    def _share(self, candidate: Candidate) -> Share | str:
+        """The device's share, or why it gets nothing."""
+        obstacle = self._not_meant(candidate)
+        if obstacle:
+            return obstacle
+        choice, why = self._choice(candidate, self.offers, 0)
+        offer = choice.offer
+        if offer is None:
+            return (candidate.recalled if not self.offers.get(candidate.target) else "") or choice.obstacle
+        if candidate.installed == offer.sha256:
+            return "runs this artifact already"
+        if candidate.busy_with and candidate.busy_priority >= self.strategy.priority:
+            return f"{candidate.busy_with} is at work on it"
+        way = self._way(candidate)
+        if isinstance(way, str):
+            return way
+        return self._checked(candidate, [*way, offer], why)
+
+    def _not_meant(self, candidate: Candidate) -> str:
+        if candidate.state != "active":
+            return f"is {candidate.state}"
+        if self.wanted is not None and not self.wanted.matches(candidate.facts):
+            return f"does not match '{self.strategy.who.rule}'"
+        if self.unwanted is not None and self.unwanted.matches(candidate.facts):
+            return f"is excluded by '{self.strategy.who.exclude}'"
+        if candidate.groups:
+            return f"is excluded with group '{min(candidate.groups)}'"
+        if candidate.export_only:
+            return f"{candidate.target} is export only: its artifacts are downloaded, not rolled out"
+        return ""
+
+    def _choice(
+        self, candidate: Candidate, offers: Offers, version: int
+    ) -> tuple[Choice, tuple[dict[str, Any], ...]]:
+        # Most devices of a target leave the same room; thousands of them share one choice.
+        key = (candidate.target, version, candidate.room)
+        if key not in self._chosen:
+            made = choose(offers.get(candidate.target, ()), candidate.room, candidate.target)
+            self._chosen[key] = made, tuple(made.as_rows())
+        return self._chosen[key]
+
+    def _way(self, candidate: Candidate) -> list[Offer] | str:
+        """Artifacts of the versions still to pass through, or the one that is missing."""
+        way: list[Offer] = []
+        for version in self.strategy.who.must_pass_through:
+            # A device that runs nothing of this model starts afresh.
+            if not candidate.version or candidate.version >= version:
+                continue
+            choice, _ = self._choice(candidate, self.hops.get(version, {}), version)
+            if choice.offer is None:
+                return f"must pass through version {version} first, but: {choice.obstacle}"
+            way.append(choice.offer)
+        return way
+
+    def _checked(
+        self, candidate: Candidate, steps: list[Offer], why: tuple[dict[str, Any], ...]
+    ) -> Share | str:
+        limits = [self.strategy.budgets.device_bytes_per_day, candidate.bytes_per_day]
+        budget = min((limit for limit in limits if limit is not None), default=None)
+        largest = max(step.transport_bytes for step in steps)
+        if budget is not None and largest > budget:
+            return f"needs {largest} bytes at once, and its budget is {budget} a day"
+        site_budget = self.strategy.budgets.site_bytes_per_day
+        if candidate.site and site_budget is not None and largest > site_budget:
+            return f"needs {largest} bytes at once, and the budget of site '{candidate.site}' is {site_budget} a day"
+        return Share(
+            candidate.device,
+            candidate.target,
+            steps[-1].artifact,
+            sum(step.transport_bytes for step in steps),
+            site=candidate.site,
+            zone=candidate.zone,
+            asks=self.strategy.ask_consent and candidate.facts.get("consent") == "ask",
+            hops=tuple(step.artifact for step in steps[:-1]),
+            bytes_per_day=budget,
+            takes_from=candidate.busy_with,
+            why=why,
+        )
 
 
-def _spread(shares: Sequence[Share], seed: str) -> list[Share]:
-    """Random but repeatable, and every prefix holds the targets in about their proportion in the whole."""
-    size = Counter(share.target for share in shares)
-    place: Counter[str] = Counter()
+def _some(shares: list[Share], share: str, seed: str) -> tuple[list[Share], list[Share]]:
+    """A random part that holds targets and sites in proportion, and the rest; all of them without a share."""
+    if not share:
+        return shares, []
+    ordered = _spread(shares, seed, lambda each: (each.target, each.site))
+    upto = math.ceil(part_of(share) * len(shares) - 1e-9)
+    return ordered[:upto], ordered[upto:]
+
+
+def _without_some(shares: list[Share], share: str, seed: str) -> tuple[list[Share], list[Share]]:
+    """Everybody but a random part, and that part; somebody always takes part."""
+    held, left = _some(shares, share, seed) if share else ([], shares)
+    return (left, held) if left else (held[-1:], held[:-1])
+
+
+def _spread(shares: Sequence[Share], seed: str, stratum: Callable[[Share], Any]) -> list[Share]:
+    """Random but repeatable, and every prefix holds the strata in about their proportion in the whole."""
+    size = Counter(stratum(share) for share in shares)
+    place: Counter[Any] = Counter()
     keyed = []
     for share in sorted(shares, key=lambda share: _shuffle_key(seed, share.device)):
-        place[share.target] += 1
-        keyed.append(((place[share.target] - 0.5) / size[share.target], share.target, share))
+        of = stratum(share)
+        place[of] += 1
+        keyed.append(((place[of] - 0.5) / size[of], of, share))
     return [share for _, _, share in sorted(keyed, key=lambda entry: entry[:2])]
 
 

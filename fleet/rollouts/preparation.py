@@ -1,21 +1,18 @@
 """From the inventory to a plan, and from a plan to rows; the dry run and the start share the first half."""
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from fleet.errors import Conflict, Refused
 from fleet.inventory import services as inventory
-from fleet.inventory.models import Device, DeviceApp, DeviceGroup
-from fleet.registry.models import Artifact, ModelVersion
-from fleet.rollouts import planning
+from fleet.inventory.models import Device, DeviceGroup
+from fleet.registry.models import ModelVersion
+from fleet.rollouts import candidates, planning
 from fleet.rollouts.models import Delivery, Rollout, Wave
 from fleet.rollouts.strategy import Strategy
 
-# While a rollout is in one of these states its devices belong to it.
-AT_WORK = (Rollout.State.RUNNING, Rollout.State.PAUSED, Rollout.State.HELD, Rollout.State.ROLLING_BACK)
-_NOT_TAKING_PART = (Delivery.State.CANCELLED, Delivery.State.SKIPPED, Delivery.State.SUPERSEDED)
+AT_WORK = candidates.AT_WORK
 
 
 @dataclass(frozen=True)
@@ -33,12 +30,11 @@ class Order:
         return f"{self.version.pk}/{self.group.pk}/{self.app}"
 
 
-def draw_up(order: Order) -> planning.Plan:
-    """The plan as things are now; it may hold no devices."""
-    devices = inventory.members(order.group)
-    offers = newest_offers(order.version)
-    asked = candidates(devices, order.app, recalls(order.version))
-    return planning.plan(asked, offers, order.strategy, order.seed)
+def draw_up(order: Order, devices: Sequence[Device] | None = None) -> planning.Plan:
+    """The plan as things are now, for the group or for some devices of it; it may hold no devices."""
+    reader = candidates.Reader(order.version, order.app, order.strategy)
+    devices = inventory.members(order.group) if devices is None else devices
+    return planning.plan(reader.candidates(devices), reader.offers, order.strategy, order.seed, reader.hops)
 
 
 def refuse_empty(order: Order, plan: planning.Plan) -> None:
@@ -64,69 +60,55 @@ def refuse_empty(order: Order, plan: planning.Plan) -> None:
     )
 
 
-def newest_offers(version: ModelVersion) -> dict[str, planning.Offer]:
-    """The newest artifact of a version by slug of target; recalled ones do not count."""
-    found = Artifact.objects.filter(version=version, recalled_at=None).select_related("target")
-    return {
-        artifact.target.slug: planning.Offer(
-            artifact.pk, artifact.sha256, artifact.bytes, artifact.transport_bytes
-        )
-        for artifact in found.order_by("created_at", "pk")
-    }
-
-
-def recalls(version: ModelVersion) -> dict[str, str]:
-    """Why the newest recalled artifact of a version went, by slug of target."""
-    found = Artifact.objects.filter(version=version, recalled_at__isnull=False).select_related("target")
-    return {
-        artifact.target.slug: f"artifact {artifact.pk} is recalled: {artifact.recall_reason}"
-        for artifact in found.order_by("created_at", "pk")
-    }
-
-
-def candidates(devices: Sequence[Device], app: str, recalled: Mapping[str, str]) -> list[planning.Candidate]:
-    """What planning needs to know of each device."""
-    runs = dict(DeviceApp.objects.filter(app=app).values_list("device_id", "artifact_sha256"))
-    busy = _busy(app)
-    return [
-        planning.Candidate(
-            device=device.name,
-            target=device.target.slug,
-            runtime=device.target.runtime,
-            export_only=device.target.export_only,
-            state=device.state,
-            installed=runs.get(device.pk, ""),
-            busy_with=busy.get(device.pk, ""),
-            recalled=recalled.get(device.target.slug, ""),
-        )
-        for device in devices
-    ]
-
-
-def _busy(app: str) -> dict[int, str]:
-    taken = Delivery.objects.filter(rollout__app=app, rollout__state__in=AT_WORK)
-    taken = taken.exclude(state__in=_NOT_TAKING_PART)
-    return {device: f"rollout {rollout}" for device, rollout in taken.values_list("device_id", "rollout_id")}
-
-
 def lay_out(rollout: Rollout, plan: planning.Plan, now: datetime) -> None:
     """Write the plan's waves and deliveries; call it in the transaction that starts the rollout."""
     pks = dict(Device.objects.values_list("name", "pk"))
     numbered = enumerate(plan.waves, start=1)
     waves = Wave.objects.bulk_create([Wave(rollout=rollout, number=number) for number, _ in numbered])
-    position = itertools.count(1)
-    deliveries = [
-        Delivery(
-            rollout=rollout,
-            wave=wave,
-            position=next(position),
-            device_id=pks[share.device],
-            artifact_id=share.artifact,
-            changed_at=now,
-        )
-        for wave, shares in zip(waves, plan.waves, strict=True)
-        for share in shares
+    places = [(wave, share) for wave, shares in zip(waves, plan.waves, strict=True) for share in shares]
+    rows = [
+        delivery_of(wave, share, position, pks[share.device], now)
+        for position, (wave, share) in enumerate(places, start=1)
     ]
-    Delivery.objects.bulk_create(deliveries, batch_size=500)
+    Delivery.objects.bulk_create(rows, batch_size=500)
+    _take_over(rollout, rows, now)
     rollout.dropped = [{"device": left.device, "reason": left.reason} for left in plan.left_out]
-    rollout.save(update_fields=["dropped"])
+    rollout.held_back = plan.held_back
+    rollout.joined_at = now
+    rollout.save(update_fields=["dropped", "held_back", "joined_at"])
+
+
+def delivery_of(wave: Wave, share: planning.Share, position: int, device: int, now: datetime) -> Delivery:
+    """The row of one device's part of the plan."""
+    first, *later = (*share.hops, share.artifact)
+    return Delivery(
+        rollout_id=wave.rollout_id,
+        wave=wave,
+        position=position,
+        device_id=device,
+        artifact_id=first,
+        hops=later,
+        site=share.site,
+        zone=share.zone,
+        byte_budget=share.bytes_per_day,
+        consent=Delivery.Consent.WANTED if share.asks else "",
+        why=list(share.why),
+        changed_at=now,
+    )
+
+
+def _take_over(rollout: Rollout, rows: Sequence[Delivery], now: datetime) -> None:
+    """Devices of this plan are no longer asked by rollouts of a lower priority; those at work there go on until ours comes."""
+    rivals = Delivery.objects.filter(
+        device__in=[row.device_id for row in rows],
+        rollout__app=rollout.app,
+        rollout__state__in=AT_WORK,
+        kind=Delivery.Kind.INSTALL,
+        state=Delivery.State.PENDING,
+    ).exclude(rollout=rollout)
+    rivals.update(
+        state=Delivery.State.SUPERSEDED,
+        reason=f"rollout {rollout.pk} has a higher priority",
+        changed_at=now,
+        finished_at=now,
+    )

@@ -21,10 +21,14 @@ def next_part(rollout: Rollout, wave: Wave) -> int | None:
     )
     if not strategy.read(rollout.strategy).is_paced(found["fleet"]):
         return None
-    if found["at_work"]:
-        return 0
-    answered: int = found["answered"]
-    return pace.may_be_asked(answered, found["first"], _is_proven(rollout)) - answered
+    asked: int = found["answered"] + found["at_work"]
+    if not found["at_work"]:
+        upto = pace.may_be_asked(asked, found["first"], _is_proven(rollout))
+        if upto != wave.asked_upto:
+            wave.asked_upto = upto
+            wave.save(update_fields=["asked_upto"])
+    # A part that a rate or a budget has cut goes on while its first devices are at work.
+    return max(0, wave.asked_upto - asked)
 
 
 def _is_proven(rollout: Rollout) -> bool:

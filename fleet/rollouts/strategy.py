@@ -1,19 +1,17 @@
 """How a rollout goes: waves, times, the trial on the device, and what the gates tolerate."""
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fleet.errors import Refused
+from fleet.rollouts.conditions import Budgets, Rate, Retry, StepTimeouts, Who, Window, is_share
 
 SMALL_FLEET = 40
 # Below this many devices a wave goes out whole: the waves of so small a fleet are its parts.
 PACED_FLEET = 20
 # A manifest's trial ends by itself after max_seconds; the rest of a delivery needs some time as well.
 MARGIN_SECONDS = 30
-
-_PERCENT = re.compile(r"(100|[1-9]?\d)(\.\d{1,2})?%")
 
 Size = Annotated[int | str, Field(description="A number of devices, or a share such as '25%'.")]
 
@@ -62,8 +60,14 @@ class Strategy(BaseModel):
         max_length=50,
         description="Cumulative: how many devices shall have been asked after each wave.",
     )
+    who: Who = Field(default_factory=Who)
     soak_seconds: int = Field(60, ge=0, le=30 * 24 * 3600)
     delivery_timeout_s: int = Field(3600, ge=1, le=30 * 24 * 3600)
+    step_timeouts: StepTimeouts = Field(default_factory=StepTimeouts)
+    retry: Retry = Field(default_factory=lambda: Retry())
+    window: Window | None = Field(None, description="Empty: at any time.")
+    rate: Rate | None = Field(None, description="Empty: as fast as waves and their parts allow.")
+    budgets: Budgets = Field(default_factory=lambda: Budgets())
     trial: TrialRules = Field(default_factory=TrialRules)
     when_evidence_runs_out: Literal["proceed", "hold"] | None = Field(
         None, description="Empty: proceed below 40 devices, where nothing subtle can be shown; hold above."
@@ -81,6 +85,17 @@ class Strategy(BaseModel):
         description="Whether a wave opens in parts, the next when the last has answered. Empty: from 20 devices on.",
     )
     require_approval: bool = False
+    approve_waves: bool = Field(False, description="Whether a person says yes before each further wave.")
+    ask_consent: bool = Field(
+        True,
+        description="Whether devices with the label `consent=ask` wait for their owner's 'now' or 'tonight'.",
+    )
+    priority: int = Field(
+        0,
+        ge=-100,
+        le=100,
+        description="Takes devices from rollouts of a lower one; never two at once on a device.",
+    )
 
     @field_validator("waves")
     @classmethod
@@ -88,7 +103,7 @@ class Strategy(BaseModel):
         for size in waves:
             if isinstance(size, int) and not isinstance(size, bool) and size >= 1:
                 continue
-            if isinstance(size, str) and _PERCENT.fullmatch(size) and float(size[:-1]) > 0:
+            if isinstance(size, str) and is_share(size):
                 continue
             raise ValueError(f"{size!r} is neither a number of devices nor a share such as '25%'")
         return waves

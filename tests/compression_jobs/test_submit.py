@@ -148,3 +148,20 @@ def test_a_job_that_is_not_there_is_said_so(path: str) -> None:
 def test_the_schema_of_recipes_names_every_pass_with_its_options() -> None:
     schema = api_client(Role.VIEWER).get("/api/v1/recipes/schema").json()
     assert "properties" in schema["quantize"]["options"]
+
+
+def test_a_student_of_ones_own_is_named_by_model_and_version(queue: list[Any]) -> None:
+    student = VersionFactory()
+    waiting = VersionFactory(state=CheckState.CHECKING)
+
+    def recipe(name: str) -> list[dict[str, Any]]:
+        return [{"name": "distill", "options": {"student": "given", "student_model": name}}]
+
+    for name, status, words in (
+        ("student", 422, "student names no version"),
+        (f"{student.model.slug}/99", 404, "no version 99"),
+        (f"{waiting.model.slug}/{waiting.number}", 409, "is not ready"),
+    ):
+        answer = submit(body(recipe=recipe(name)))
+        assert (answer.status_code, words in answer.content.decode()) == (status, True), answer.content
+    assert submit(body(recipe=recipe(f"{student.model.slug}/{student.number}"))).status_code == 202

@@ -71,7 +71,15 @@ class Server:
         names = {"sha256": hashlib.sha256(data).hexdigest(), "index": hashlib.sha256(index).hexdigest()}
         return {**names, "bytes": len(data), "chunk_bytes": step}
 
-    def deliver(self, artifact: bytes, target: str, trial: dict[str, Any] | None = None) -> None:
+    def deliver(
+        self,
+        artifact: bytes,
+        target: str,
+        trial: dict[str, Any] | None = None,
+        form: str = "onnx",
+        test: bytes | None = None,
+        coded: str = "deflate",
+    ) -> None:
         """Publish everything one delivery needs, the manifest last."""
         self.sequence += 1
         now = int(time.time())
@@ -89,10 +97,10 @@ class Server:
             "artifact": {
                 "sha256": hashlib.sha256(artifact).hexdigest(),
                 "bytes": len(artifact),
-                "format": "onnx",
+                "format": form,
             },
-            "transport": {**self.blob(coding.encode("deflate", artifact)), "coding": "deflate"},
-            "self_test": self.blob(self_test()),
+            "transport": {**self.blob(coding.encode(coded, artifact)), "coding": coded},
+            "self_test": self.blob(test or self_test()),
             "signature_spec": {"task": "classification", "classes": ["low", "middle", "high"]},
             "trial": trial,
             "keys": [],

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from compression_jobs.pipeline.emit.plan_arena import is_direct, place, scratch
 from compression_jobs.pipeline.errors import refuse_all
-from compression_jobs.pipeline.graph import memory
 from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.quant_arithmetic import (
     QMAX,
@@ -24,13 +24,11 @@ from compression_jobs.pipeline.graph.quant_softmax import (
     exponentials_of_differences,
 )
 from compression_jobs.pipeline.graph.quant_tables import table
+from compression_jobs.pipeline.graph.quant_windows import kernel_of
 from device_agent.runtimes.plan import layout as p
 from device_agent.runtimes.plan.words import WORDS
 
 UNSIGNED = 128  # stored bytes are the int8 value plus this
-
-
-ALIGNMENT = 4  # of tensors in the arena; kernels read bytes
 
 
 def emit(graph: q.QuantGraph) -> bytes:
@@ -61,7 +59,7 @@ class _Writer:
         self.graph = graph
         self.operators: list[tuple[int, dict[str, int]]] = []
         self.weights = bytearray()
-        self.offsets, self.arena_bytes = _place(graph)
+        self.offsets, self.arena_bytes = place(graph)
 
     def add(self, kind: int, **words: int) -> None:
         """One operator with its words by name."""
@@ -106,59 +104,6 @@ def arena_bytes(plan: bytes) -> int:
     return int(struct.unpack_from(p.HEADER, plan)[3])
 
 
-def _place(graph: q.QuantGraph) -> tuple[dict[str, int], int]:
-    """Arena offset of each tensor and of each window that has to be gathered; and the size of the arena."""
-    homes = _homes(graph)
-    spans = {homes[name]: [0, 0] for name in graph.inputs}
-    for moment, op in enumerate(graph.ops, start=1):
-        spans.setdefault(homes[op.output], [moment, moment])
-        for name in (*op.inputs, op.output):
-            spans[homes[name]][1] = moment
-    for name in graph.outputs:
-        spans[homes[name]][1] = len(graph.ops) + 1
-    buffers = [memory.Buffer(name, graph.tensors[name].size, *span) for name, span in spans.items()]
-    for moment, op in enumerate(graph.ops, start=1):
-        buffers += [memory.Buffer(name, size, moment, moment) for name, size in _scratches(graph, op).items()]
-    placed = memory.plan(buffers, ALIGNMENT)
-    offsets = {name: placed.offsets[home] for name, home in homes.items()}
-    offsets |= {name: at for name, at in placed.offsets.items() if name not in graph.tensors}
-    return offsets, placed.peak_bytes + p.SLACK
-
-
-def _homes(graph: q.QuantGraph) -> dict[str, str]:
-    """Whose memory each tensor uses: a reshaped tensor is the one it is made from."""
-    homes = {name: name for name in graph.inputs}
-    for op in graph.ops:
-        homes[op.output] = homes[op.inputs[0]] if isinstance(op, q.Reshape) else op.output
-    return homes
-
-
-def _scratch(op: q.Op, name: str) -> str:
-    return f"{name} for {op.output}"
-
-
-def _scratches(graph: q.QuantGraph, op: q.Op) -> dict[str, int]:
-    """Names and sizes of what an operator gathers first: a window, or a factor whose sizes of 1 are repeated."""
-    if isinstance(op, q.Conv | q.DepthwiseConv) and not _is_direct(op):
-        height, width = _kernel(op)
-        return {_scratch(op, op.inputs[0]): height * width * graph.tensor_of(op).shape[3]}
-    if isinstance(op, q.Mul):
-        target = graph.output_of(op)
-        return {
-            _scratch(op, name): target.size for name in op.inputs if graph.tensors[name].shape != target.shape
-        }
-    return {}
-
-
-def _kernel(op: q.Conv | q.DepthwiseConv) -> q.Pair:
-    return int(op.weights.values.shape[1]), int(op.weights.values.shape[2])
-
-
-def _is_direct(op: q.Conv | q.DepthwiseConv) -> bool:
-    """Whether a window is a run of bytes in the input already."""
-    return _kernel(op) == (1, 1) and not any(op.padding)
-
-
 # --- operators -----------------------------------------------------------------------------------
 
 
@@ -193,18 +138,18 @@ def _weighted(writer: _Writer, op: q.Weighted, matrix: Any, group: int) -> dict[
 
 def _convolution(writer: _Writer, op: q.Conv | q.DepthwiseConv) -> None:
     depthwise = isinstance(op, q.DepthwiseConv)
-    values, direct = op.weights.values, _is_direct(op)
+    values, direct = op.weights.values, is_direct(op)
     matrix = values[0].reshape(-1, values.shape[3]).T if depthwise else values.reshape(len(values), -1)
     writer.add(
         p.CONVOLVE,
         **_weighted(writer, op, matrix, 4 if depthwise else p.GROUP),
-        **_window(writer.graph, op, _kernel(op), op.stride),
+        **_window(writer.graph, op, kernel_of(op), op.stride),
         dilation_h=op.dilation[0],
         dilation_w=op.dilation[1],
         pad_top=op.padding[0],
         pad_left=op.padding[1],
         direct=int(direct),
-        scratch=0 if direct else writer.offsets[_scratch(op, op.inputs[0])],
+        scratch=0 if direct else writer.offsets[scratch(op, op.inputs[0])],
         times=values.shape[3] // writer.graph.tensor_of(op).shape[3] if depthwise else 0,
     )
 
@@ -289,7 +234,7 @@ def _repeated(writer: _Writer, op: q.Mul, name: str) -> int:
     if source.shape == target.shape:
         return writer.offsets[name]
     steps = [0 if size == 1 else step for size, step in zip(source.shape, _steps(source.shape), strict=True)]
-    at = writer.offsets[_scratch(op, name)]
+    at = writer.offsets[scratch(op, name)]
     _gather(writer, writer.offsets[name], at, target.shape, steps)
     return at
 

@@ -54,7 +54,13 @@ def test_both_runtimes_get_the_same_small_file_measured_in_each(found: Any) -> N
     assert {winner.format for winner in winners} == {"tflite"}
     assert all(abs(winner.accuracy["value"] - 0.95) < 0.05 for winner in winners)
     published = sorted(path.name for path in (out / CHIP).iterdir())
-    assert published == ["lineage.json", "model.tflite", "selftest.bin", "signature.json"]
+    assert published == [
+        "lineage.json",
+        "model.tflite",
+        "selftest.bin",
+        "signature.json",
+        "transport.bin",
+    ]
 
 
 def test_ram_is_what_tflm_recorded(found: Any) -> None:

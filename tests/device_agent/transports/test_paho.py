@@ -1,7 +1,5 @@
 """The paho transport against a real broker: what is sent, received, acknowledged, refused and lost."""
 
-import datetime
-import ipaddress
 import socket
 import threading
 import time
@@ -11,13 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from device_agent.transports import paho
 from device_agent.transports.paho import Inbox, PahoTransport
+from tests.device_agent.transports.certificates import certificate
 from tests.device_agent.transports.conftest import Broker
 from tests.services import until
 
@@ -197,40 +192,11 @@ def test_the_inbox_drops_chunks_beyond_its_bounds_but_never_a_manifest() -> None
     assert many.dropped == 5
 
 
-def _certificate(folder: Path, name: str, host: str, issuer: Any = None) -> tuple[Any, dict[str, str]]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    signer_name, signer_key = issuer or (subject, key)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(signer_name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]), critical=False
-        )
-    )
-    files = {"cert_file": str(folder / f"{name}.pem"), "key_file": str(folder / f"{name}.key")}
-    certificate = builder.sign(signer_key, hashes.SHA256())
-    Path(files["cert_file"]).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    Path(files["key_file"]).write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return (subject, key), files
-
-
 def test_tls_trusts_only_the_given_authority_and_the_right_host(tmp_path: Path) -> None:
-    authority, files = _certificate(tmp_path, "authority", "127.0.0.1")
-    _, other = _certificate(tmp_path, "other", "127.0.0.1")
-    _, right = _certificate(tmp_path, "right", "127.0.0.1", authority)
-    _, elsewhere = _certificate(tmp_path, "elsewhere", "10.1.1.1", authority)
+    authority, files = certificate(tmp_path, "authority", "127.0.0.1")
+    _, other = certificate(tmp_path, "other", "127.0.0.1")
+    _, right = certificate(tmp_path, "right", "127.0.0.1", authority)
+    _, elsewhere = certificate(tmp_path, "elsewhere", "10.1.1.1", authority)
     ca, wrong_ca = (Path(f["cert_file"]).read_text() for f in (files, other))
     broker = Broker(tmp_path, right)
     broker.start()

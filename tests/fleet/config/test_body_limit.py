@@ -1,5 +1,6 @@
 """Bodies that are too large are cut by a real server before Django sees them, and the client reads why."""
 
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -69,3 +70,26 @@ def test_a_server_goes_on_after_a_refusal(url):
     with httpx.Client() as client:
         refused(client.post(url + PATH, content=blocks(2 * LIMIT)))
         assert client.get(url + "/api/v1/nothing-here").status_code == 404
+
+
+def test_two_gigabytes_cost_neither_memory_nor_disk(url, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    block, total = bytes(1 << 20), 2 << 30
+    sent = {"Content-Length": str(total), "Content-Type": "multipart/form-data; boundary=x"}
+    refused(
+        httpx.post(url + PATH, content=(block for _ in range(total // len(block))), headers=sent, timeout=60)
+    )
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown * 1024 < 64 << 20
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_browser_reads_a_sentence_with_a_way_back(url):
+    answer = httpx.post(
+        url + "/datasets/upload/", content=b"x" * 2 * LIMIT, headers={"Accept": "text/html,*/*"}
+    )
+    assert answer.status_code == 413
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "larger than the 1.0 MiB" in answer.text
+    assert 'href="/datasets/upload/"' in answer.text

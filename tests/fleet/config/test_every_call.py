@@ -55,6 +55,7 @@ BODIES: dict[str, Any] = {
     "/enrolment-tokens": {"target": "raspberry-pi-4"},
     "/rollouts": ORDER,
     "/rollouts/{rollout_id}/abort": {"mode": "keep"},
+    "/rollouts/{rollout_id}/devices/{device}/consent": {"answer": "now"},
 }
 HUGE = "9" * 30
 PLACES = (HUGE, "%00", "x" * 300)

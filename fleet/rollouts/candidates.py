@@ -1,0 +1,133 @@
+"""What planning needs to know of devices and artifacts, read from rows in a handful of queries."""
+
+from collections.abc import Sequence
+
+from fleet.inventory import services as inventory
+from fleet.inventory.labels import facts_of
+from fleet.inventory.models import Device, DeviceApp
+from fleet.registry.models import Artifact, ModelVersion
+from fleet.rollouts import planning
+from fleet.rollouts.choice import Offer, Room
+from fleet.rollouts.models import Delivery, Rollout
+from fleet.rollouts.strategy import Strategy
+
+# While a rollout is in one of these states its devices belong to it.
+AT_WORK = (Rollout.State.RUNNING, Rollout.State.PAUSED, Rollout.State.HELD, Rollout.State.ROLLING_BACK)
+_NOT_TAKING_PART = (Delivery.State.CANCELLED, Delivery.State.SKIPPED, Delivery.State.SUPERSEDED)
+
+
+class Reader:
+    """Offers of one version, of those to pass through, and the candidates among devices."""
+
+    def __init__(self, version: ModelVersion, app: str, strategy: Strategy) -> None:
+        self.version, self.app, self.strategy = version, app, strategy
+        numbers = [number for number in strategy.who.must_pass_through if number < version.number]
+        self.offers: dict[str, list[Offer]] = offers_of(version)
+        found = ModelVersion.objects.filter(model=version.model_id, number__in=numbers)
+        self.hops = {each.number: offers_of(each) for each in found}
+
+    def candidates(self, devices: Sequence[Device]) -> list[planning.Candidate]:
+        """Each device as planning sees it."""
+        runs = {row.device_id: row for row in self._apps()}
+        taken = busy(self.app)
+        excluded = self._excluded()
+        recalled = recalls(self.version)
+        return [
+            self._candidate(
+                device, runs.get(device.pk), taken, excluded.get(device.pk, frozenset()), recalled
+            )
+            for device in devices
+        ]
+
+    def _candidate(
+        self,
+        device: Device,
+        row: DeviceApp | None,
+        taken: dict[int, tuple[int, int]],
+        groups: frozenset[str],
+        recalled: dict[str, str],
+    ) -> planning.Candidate:
+        runs = row.artifact if row else None
+        ours = runs is not None and runs.version.model_id == self.version.model_id
+        rollout, priority = taken.get(device.pk, (0, 0))
+        return planning.Candidate(
+            device=device.name,
+            target=device.target.slug,
+            facts=facts_of(device),
+            groups=groups,
+            export_only=device.target.export_only,
+            state=device.state,
+            installed=row.artifact_sha256 if row else "",
+            version=runs.version.number if runs is not None and ours else 0,
+            room=room_of(device, runs),
+            busy_with=f"rollout {rollout}" if rollout else "",
+            busy_priority=priority,
+            recalled=recalled.get(device.target.slug, ""),
+        )
+
+    def _apps(self) -> list[DeviceApp]:
+        rows = DeviceApp.objects.filter(app=self.app).select_related("artifact__version")
+        return list(rows.defer("artifact__signature", "artifact__lineage", "artifact__version__facts"))
+
+    def _excluded(self) -> dict[int, frozenset[str]]:
+        found: dict[int, frozenset[str]] = {}
+        for slug in self.strategy.who.exclude_groups:
+            for device in inventory.members(inventory.group_named(slug)):
+                found[device.pk] = found.get(device.pk, frozenset()) | {slug}
+        return found
+
+
+def offers_of(version: ModelVersion) -> dict[str, list[Offer]]:
+    """Artifacts of a version by slug of target, oldest first; recalled ones do not count."""
+    found = Artifact.objects.filter(version=version, recalled_at=None).select_related("target")
+    offers: dict[str, list[Offer]] = {}
+    for artifact in found.order_by("created_at", "pk"):
+        offers.setdefault(artifact.target.slug, []).append(_offer(artifact))
+    return offers
+
+
+def recalls(version: ModelVersion) -> dict[str, str]:
+    """Why the newest recalled artifact of a version went, by slug of target."""
+    found = Artifact.objects.filter(version=version, recalled_at__isnull=False).select_related("target")
+    return {
+        artifact.target.slug: f"artifact {artifact.pk} is recalled: {artifact.recall_reason}"
+        for artifact in found.order_by("created_at", "pk")
+    }
+
+
+def busy(app: str) -> dict[int, tuple[int, int]]:
+    """Devices that belong to a rollout at work on this app: to which, and its priority."""
+    rollouts = Rollout.objects.filter(app=app, state__in=AT_WORK)
+    priority = {pk: int(rules.get("priority", 0)) for pk, rules in rollouts.values_list("pk", "strategy")}
+    taken = Delivery.objects.filter(rollout__in=priority).exclude(state__in=_NOT_TAKING_PART)
+    return {
+        device: (rollout, priority[rollout])
+        for device, rollout in taken.values_list("device_id", "rollout_id")
+    }
+
+
+def room_of(device: Device, runs: Artifact | None) -> Room:
+    """What the device leaves an artifact: its free heap, with what the present artifact gives back."""
+    free = device.hello.get("heap_free")
+    ram = free + (_peak(runs) or 0 if runs else 0) if isinstance(free, int) else None
+    return Room(ram, device.target.latency_us)
+
+
+def _offer(artifact: Artifact) -> Offer:
+    facts = artifact.measurements
+    test = facts.get("test_accuracy") or facts.get("accuracy") or {}
+    return Offer(
+        artifact.pk,
+        artifact.sha256,
+        artifact.bytes,
+        artifact.transport_bytes,
+        _peak(artifact),
+        facts.get("estimated_latency_us"),
+        test.get("value"),
+    )
+
+
+def _peak(artifact: Artifact) -> int | None:
+    # What onnxruntime took on the host says nothing about a board.
+    peak = None if artifact.format == "onnx" else artifact.measurements.get("peak_ram_bytes")
+    return int(peak) if peak is not None else None

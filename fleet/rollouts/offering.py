@@ -1,0 +1,86 @@
+"""Offers to devices, as far as windows, consent, rates and budgets allow at this moment."""
+
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.db.models import QuerySet, Sum
+
+from fleet.rollouts import admission, deliveries, strategy
+from fleet.rollouts.conditions import Rate
+from fleet.rollouts.models import Delivery, Rollout, Sending, Wave
+
+_DAY = timedelta(hours=24)
+_State = Delivery.State
+
+
+def offer(rollout: Rollout, installs: QuerySet[Delivery], now: datetime, at_most: int | None = None) -> int:
+    """Sign and send out the pending ones that may go now, `at_most` in all; returns how many went."""
+    rules = strategy.read(rollout.strategy)
+    with transaction.atomic():
+        # Two ticks at once would spend a budget or a minute's rate twice: one waits here, and counts again.
+        list(_all_at_work().select_for_update().order_by("pk").values_list("pk"))
+        most = _most(rollout, rules, now, at_most)
+        found = admission.admit(_waiting(installs), rules, _spent(now), now, most)
+        keys = [each.key for each in found.chosen]
+        done = deliveries.offer(installs.filter(pk__in=keys), now, at_most=len(keys)) if keys else 0
+        Sending.objects.bulk_create(
+            [Sending(device_id=e.device, site=e.site, bytes=e.bytes, at=now) for e in found.chosen[:done]]
+        )
+    return done
+
+
+def why_waiting(rollout: Rollout, now: datetime) -> str:
+    """What the pending devices of the wave under way wait for; '' when nothing but their turn keeps them."""
+    wave = rollout.waves.filter(state=Wave.State.RUNNING).order_by("number").first()
+    if wave is None or rollout.state != Rollout.State.RUNNING:
+        return ""
+    installs = wave.deliveries.filter(kind=Delivery.Kind.INSTALL)
+    return admission.admit(_waiting(installs), strategy.read(rollout.strategy), _spent(now), now).sentence
+
+
+def forget(now: datetime) -> int:
+    """Delete what no budget counts any more; returns how many."""
+    return Sending.objects.filter(at__lt=now - 2 * _DAY).delete()[0]
+
+
+def _all_at_work() -> QuerySet[Rollout]:
+    return Rollout.objects.filter(state=Rollout.State.RUNNING)
+
+
+def _waiting(installs: QuerySet[Delivery]) -> list[admission.Waiting]:
+    rows = installs.filter(state=_State.PENDING).order_by("position", "pk")
+    return [
+        admission.Waiting(*row)
+        for row in rows.values_list(
+            "pk",
+            "device_id",
+            "artifact__transport_bytes",
+            "site",
+            "zone",
+            "consent",
+            "not_before",
+            "byte_budget",
+        )
+    ]
+
+
+def _spent(now: datetime) -> admission.Spent:
+    recent = Sending.objects.filter(at__gt=now - _DAY).order_by()
+    return admission.Spent(
+        dict(recent.values_list("device_id").annotate(Sum("bytes"))),
+        dict(recent.values_list("site").annotate(Sum("bytes"))),
+    )
+
+
+def _most(rollout: Rollout, rules: strategy.Strategy, now: datetime, at_most: int | None) -> int:
+    limits = [deliveries.MOST_A_TICK, at_most, _left_this_minute(rollout, rules.rate, now)]
+    return min(limit for limit in limits if limit is not None)
+
+
+def _left_this_minute(rollout: Rollout, rate: Rate | None, now: datetime) -> int | None:
+    if rate is None:
+        return None
+    installs = rollout.deliveries.filter(kind=Delivery.Kind.INSTALL)
+    succeeded = installs.filter(state=_State.SUCCEEDED).count()
+    asked = installs.filter(offered_at__gt=now - timedelta(minutes=1)).count()
+    return max(0, admission.rate_now(rate, succeeded) - asked)
