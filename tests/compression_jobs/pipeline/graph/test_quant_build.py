@@ -197,19 +197,20 @@ def test_what_has_no_int8_form_is_an_island_of_real_numbers(tmp_path: Path) -> N
         ("Conv", ["x", "w"], ["c"], {"pads": [1, 1, 1, 1], "group": 2}),
         ("Conv", ["c", "v"], ["d"], {}),
         ("Softplus", ["d"], ["e"], {}),
-        ("Sqrt", ["e"], ["y"], {}),
+        ("Softsign", ["e"], ["y"], {}),
     ]
     constants = {"w": models.weights(8, 2, 3, 3), "v": models.weights(6, 8, 1, 1)}
     model = models.build(nodes, constants, inputs=(("x", (1, 4, 5, 5)),))
     rows = models.weights(32, 4, 5, 5, seed=5)
     graph = quantize(canonicalise(models.save(tmp_path, model), rows), QuantizeOptions(), Material(rows, 0))
-    assert [op.node.op_type for op in graph.ops if isinstance(op, Island)] == ["Conv", "Softplus", "Sqrt"]
+    assert [op.node.op_type for op in graph.ops if isinstance(op, Island)] == ["Conv", "Softplus", "Softsign"]
     answers = quant_reference.run_float(graph, rows)
     session, quantised = (open_session(data) for data in (model.SerializeToString(), emit(graph)))
     expected, running = (
         np.concatenate([each.run(None, {"x": row[None]})[0] for row in rows]) for each in (session, quantised)
     )
     assert np.abs(answers - expected).mean() < 0.05 * expected.std()
-    assert np.abs(answers - running).max() <= 2 * graph.tensors[graph.outputs[0]].scale
+    # A step before the islands may become many steps behind them, so equal answers are counted.
+    assert np.isclose(answers, running, atol=1e-4).mean() > 0.98
     with pytest.raises(Refused, match=r"groups = 2 .*Softplus has no int8 form"):
         emit_tflite(graph)
