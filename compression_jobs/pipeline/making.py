@@ -110,7 +110,9 @@ def _notes(final: Graph | QuantGraph) -> tuple[str, ...]:
     if not islands:
         return ()
     kinds = ", ".join(sorted({op.node.op_type for op in islands}))
-    return (f"{len(islands)} of {len(final.ops)} operators stay in float, having no int8 form: {kinds}",)
+    return (
+        f"{len(islands)} of {len(final.ops)} operators have no int8 form and are left to onnxruntime: {kinds}",
+    )
 
 
 def _output_scale(final: Graph | QuantGraph) -> dict[str, Any] | None:
