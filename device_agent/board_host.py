@@ -92,7 +92,7 @@ def run(agent: Agent, work=None, going=lambda: True) -> None:  # type: ignore[no
     `work(agent, now_ms)` does one small thing (`agent.predict`, `agent.label`) and returns the milliseconds until it wants
     to be called again. What it raises is logged, and it is called again a second later.
     """
-    gc.threshold(COLLECT_BYTES)
+    gc.threshold(COLLECT_BYTES)  # type: ignore[attr-defined]
     clock, log = agent.clock, agent.device.log
     work_ms = collect_ms = 0
     said = ""
