@@ -32,13 +32,15 @@ def measure(artifact: Path, dataset: Path, split: str, outputs: Path) -> dict[st
 def stored(artifact: Path, rows: npt.NDArray[Any]) -> Int8Array:
     """The rows as the plan takes them, (rows, bytes) of int8."""
     flat = rows.reshape(len(rows), -1)
+    if flat.dtype == np.uint8:  # what a uint8 model takes; inside it is int8
+        return (flat ^ 128).view(np.int8)
     return np.asarray(_edge(_open(artifact).inputs[0], flat.shape).from_numbers(flat), np.int8)
 
 
-def answers(artifact: Path, rows: npt.NDArray[Any]) -> list[list[npt.NDArray[Any]]]:
-    """The stored outputs of the plan for each row."""
-    found = _open(artifact).run_rows([stored(artifact, rows)])
-    return [list(row) for row in zip(*found, strict=True)]
+def samples(artifact: Path, rows: npt.NDArray[Any]) -> list[tuple[list[Any], list[Any]]]:
+    """Stored input and stored outputs of the plan for each row."""
+    plan, given = _open(artifact), stored(artifact, rows)
+    return [([row], list(answers)) for row, *answers in zip(given, *plan.run_rows([given]), strict=True)]
 
 
 def ports(artifact: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

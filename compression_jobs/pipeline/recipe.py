@@ -157,6 +157,8 @@ def parse_recipe(given: Any) -> Recipe:
 
 def describe(recipe: Recipe) -> str:
     """The recipe in words."""
+    if recipe.steps[0].name == "keep":
+        return "the model as it is"
     words = [_in_words(step) for step in recipe.steps if PASSES[step.name].kind != "graph"]
     return ", ".join(repeats(words, "{1} times {0}")) or "float32"
 

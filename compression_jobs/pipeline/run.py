@@ -11,7 +11,7 @@ from compression_jobs.pipeline.pareto import mark_front
 from compression_jobs.pipeline.publish import passes_test, publish
 from compression_jobs.pipeline.recipe import Recipe, Step, describe
 from compression_jobs.pipeline.search import check_input, write_results
-from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unemittable
+from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unknown
 from compression_jobs.pipeline.workshop import Workshop
 
 # The rest of the flash holds what every artifact has beside its weights.
@@ -37,7 +37,7 @@ def run(
     `others` are the models that options name, such as a student of one's own. Raises Refused when it cannot be made.
     """
     known = TARGETS | (targets or {})
-    refuse_unemittable([target], known)
+    refuse_unknown([target], known)
     place = known[target]
     recipe = sized_for(recipe, place)
     _refuse_missing(recipe, others or {})

@@ -5,23 +5,25 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compression_jobs.pipeline import sensitivity
 from compression_jobs.pipeline.atomic import write_atomic
 from compression_jobs.pipeline.candidate import Progress, Result
 from compression_jobs.pipeline.dataset import check_pair, describe_dataset
 from compression_jobs.pipeline.deciding import decide
 from compression_jobs.pipeline.effort import Effort
-from compression_jobs.pipeline.errors import Refused, refuse_all
+from compression_jobs.pipeline.errors import Cancelled, PipelineError, Refused, refuse_all
 from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.graph.facts import describe_model
 from compression_jobs.pipeline.judging import edge_bytes
-from compression_jobs.pipeline.ladder import LADDERS
+from compression_jobs.pipeline.ladder import LADDERS, READY, Steps
 from compression_jobs.pipeline.recipe import parse_recipe
 from compression_jobs.pipeline.sandbox import run_limited
 from compression_jobs.pipeline.shrinking import Course, Strategy, course_for, strategies
-from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unemittable
+from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unknown
 from compression_jobs.pipeline.trials import Trials
 from compression_jobs.pipeline.workshop import Workshop
 
+SENSITIVITY = "sensitivity.json"
 CANDIDATES_EXPECTED = 8  # that shrinking for one target takes; only the progress bar believes it
 
 Tell = Callable[[Progress], None]
@@ -39,20 +41,25 @@ def search(
     factors: Mapping[str, float] | None = None,
     targets: dict[str, Target] | None = None,
     effort: Effort | None = None,
+    analyse: bool = False,
 ) -> dict[str, Result]:
     """One result a target; raises Refused for input that cannot work, Cancelled when asked to stop.
 
     `factors` correct latency estimates by target, `targets` adds hardware classes to the presets.
+    `analyse` writes `sensitivity.json` even when nothing has to be trained.
     """
     known = TARGETS | (targets or {})
     _refuse_goals(goals, known)
     workshop = Workshop(Path(model), Path(dataset), Path(out), seed, progress, cancelled)
     trials = Trials(workshop, goals, known, factors or {}, effort or Effort())
     runtimes = {known[goal.target].runtime for goal in goals}
-    workshop.steps_total = 1 + sum(len(LADDERS[runtime]) for runtime in runtimes) + len(goals)
+    workshop.steps_total = 1 + sum(len(_ladder(workshop, runtime)) for runtime in runtimes) + len(goals)
     facts = check_input(workshop)
     _climb(trials)
-    _shrink(trials)
+    courses = _courses(trials)
+    if courses or (analyse and not workshop.is_ready):
+        write_sensitivity(workshop)
+    _shrink(trials, courses)
     results = {}
     for goal in goals:
         target = known[goal.target]
@@ -65,10 +72,6 @@ def check_input(workshop: Workshop) -> dict[str, Any]:
     """The facts of the model; refuses a model or a dataset that cannot be used before anything is made of it."""
     workshop.tell("check", "checking the model and the dataset")
     facts = run_limited(describe_model, workshop.model, cancelled=workshop.cancelled)
-    if facts["format"] != "onnx":
-        raise Refused(
-            f"compression starts from ONNX, this is a .{facts['format']}", remedy="give the ONNX export"
-        )
     check_pair(facts, run_limited(describe_dataset, workshop.dataset, cancelled=workshop.cancelled))
     workshop.out.mkdir(parents=True, exist_ok=True)
     workshop.finished_step()
@@ -87,26 +90,48 @@ def _refuse_goals(goals: Sequence[Goal], known: dict[str, Target]) -> None:
     slugs = [goal.target for goal in goals]
     doubled = sorted({slug for slug in slugs if slugs.count(slug) > 1})
     refuse_all([f"{slug}: two goals for one target" for slug in doubled], "give one goal a target")
-    refuse_unemittable(slugs, known)
+    refuse_unknown(slugs, known)
+
+
+def _ladder(workshop: Workshop, runtime: str) -> list[Steps]:
+    return READY if workshop.is_ready else LADDERS[runtime]
 
 
 def _climb(trials: Trials) -> None:
     """Make the cheap candidates; at least one, however little effort is allowed."""
     for goal in trials.goals:
         runtime = trials.known[goal.target].runtime
-        for place, steps in enumerate(LADDERS[runtime]):
+        for place, steps in enumerate(_ladder(trials.workshop, runtime)):
             recipe = parse_recipe(steps)
             if place == 0 or trials.affords(recipe, runtime):
                 trials.candidate(recipe, goal.target)
 
 
-def _shrink(trials: Trials) -> None:
+def write_sensitivity(workshop: Workshop) -> None:
+    """Write `sensitivity.json`: what each layer can spare, or why this model cannot be asked."""
+    workshop.tell("candidate", "measuring what each layer can spare")
+    try:
+        found = run_limited(
+            sensitivity.analyse, workshop.model, workshop.dataset, cancelled=workshop.cancelled
+        )
+    except Cancelled:
+        raise
+    except PipelineError as error:
+        found = {"layers": [], "reason": str(error)}
+    write_atomic(workshop.out / SENSITIVITY, json.dumps(found, indent=2))
+
+
+def _courses(trials: Trials) -> list[Course]:
+    """The goals that no cheap candidate meets and that training may; a ready `.tflite` is not trained."""
+    if trials.workshop.is_ready:
+        return []
+    found = [course_for(goal, trials.known[goal.target], trials.found[goal.target]) for goal in trials.goals]
+    affordable = trials.effort.train_steps > 0
+    return [course for course in found if course is not None and affordable]
+
+
+def _shrink(trials: Trials, courses: list[Course]) -> None:
     """Train towards the goals that no cheap candidate meets, one strategy after the other."""
-    courses = [
-        course
-        for goal in trials.goals
-        if (course := course_for(goal, trials.known[goal.target], trials.found[goal.target]))
-    ]
     workshop = trials.workshop
     workshop.steps_total += len(courses) * CANDIDATES_EXPECTED
     for strategy in strategies(several=len(courses) > 1):

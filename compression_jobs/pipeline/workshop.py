@@ -17,6 +17,7 @@ from compression_jobs.pipeline.atomic import write_atomic
 from compression_jobs.pipeline.candidate import Candidate, Progress
 from compression_jobs.pipeline.dataset import Dataset
 from compression_jobs.pipeline.errors import Cancelled, PipelineError
+from compression_jobs.pipeline.graph.facts_tflite import is_tflite
 from compression_jobs.pipeline.making import make
 from compression_jobs.pipeline.measure import Gauge, Measurement
 from compression_jobs.pipeline.recipe import Recipe, describe
@@ -26,7 +27,6 @@ from compression_jobs.pipeline.stages import STEPS_FILE, file_sha256
 
 MAKING_LIMITS = Limits(seconds=600)
 TRAINING_LIMITS = Limits(seconds=4 * 3600, memory_bytes=8 << 30)
-REFERENCE_RUNTIME = "onnxruntime"
 RECORDED_PACKAGES = ("numpy", "onnx", "onnxruntime")
 TRAINING_PACKAGES = (*RECORDED_PACKAGES, "torch")
 LEAKED = "these rows may have been trained on: the dataset has no split"
@@ -59,6 +59,11 @@ class Workshop:
         return file_sha256(self.model)
 
     @cached_property
+    def is_ready(self) -> bool:
+        """Whether the model is a ready `.tflite`, which is deployed and not compressed."""
+        return self.model.is_file() and is_tflite(self.model)
+
+    @cached_property
     def gauge(self) -> Gauge:
         """Measures on this dataset."""
         return Gauge(self.dataset, self.data.sha256, self.out / "measured", self.cancelled)
@@ -86,8 +91,9 @@ class Workshop:
         self.steps_done = min(self.steps_done + 1, self.steps_total)
 
     def reference(self, split: str) -> Measurement:
-        """The original model in onnxruntime, row by row."""
-        return self.gauge.measure(self.model, self.model_sha256, REFERENCE_RUNTIME, split)
+        """The original model in onnxruntime, a ready .tflite in LiteRT, row by row."""
+        runtime = "litert" if self.is_ready else "onnxruntime"
+        return self.gauge.measure(self.model, self.model_sha256, runtime, split)
 
     def candidate(self, recipe: Recipe, runtime: str) -> Candidate:
         """Make and measure; one that cannot be made or measured is rejected with the reason."""

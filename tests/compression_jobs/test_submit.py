@@ -52,11 +52,7 @@ def test_a_job_is_queued_and_can_be_followed(queue: list[Any]) -> None:
     ("changes", "words"),
     [
         ({"goals_targets": ["pdp-11"]}, "no such target"),
-        ({"goals_targets": ["stm32f746"]}, "raspberry-pi-4"),
-        (
-            {"goals_targets": ["raspberry-pi-4-litert", "nrf52840"]},
-            "nrf52840: nothing writes artifacts for tflite-micro yet",
-        ),
+        ({"goals_targets": ["pdp-11"]}, "raspberry-pi-4"),
         ({"goals_targets": []}, "targets"),
         ({"goals_targets": ["raspberry-pi-4", "raspberry-pi-4"]}, "different targets"),
         ({"goals_min_accuracy": None}, "nothing says what must survive"),
@@ -101,7 +97,6 @@ def test_dimensions_that_the_dataset_settles_are_fine() -> None:
     [
         ({"state": CheckState.CHECKING}, 409, "still being checked"),
         ({"state": CheckState.REFUSED, "reason": "it is a poem"}, 409, "was refused: it is a poem"),
-        ({"format": "tflite"}, 422, "starts from ONNX"),
         ({"facts": FACTS | {"quantised": True}}, 422, "quantised already"),
     ],
 )
