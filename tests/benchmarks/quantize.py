@@ -18,7 +18,7 @@ from compression_jobs.pipeline.dataset import Dataset
 from compression_jobs.pipeline.emit.qdq_onnx import emit
 from compression_jobs.pipeline.graph.graph import Graph
 from compression_jobs.pipeline.graph.ingest import canonicalise
-from compression_jobs.pipeline.intervals import paired
+from compression_jobs.pipeline.intervals import paired_drop
 from compression_jobs.pipeline.passes.equalize import equalize
 from compression_jobs.pipeline.passes.kinds import Material
 from compression_jobs.pipeline.passes.options import NoOptions, QuantizeOptions
@@ -121,9 +121,10 @@ def _onnxruntime(graph: Graph, rows: np.ndarray, folder: Path, per_channel: bool
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.left, None)
 
-    out = folder / "onnxruntime.onnx"
+    source, out = folder / "folded.onnx", folder / "onnxruntime.onnx"
+    graph.save(source)
     quantize_static(
-        graph.model,
+        str(source),
         str(out),
         Reader(),
         quant_format=QuantFormat.QDQ,
@@ -143,8 +144,8 @@ def _right(model: bytes, data: Dataset) -> Right:
 
 def _interval(ours: Right, theirs: Right) -> tuple[float, float]:
     """Ends of the 95 % interval of the paired gain, in points."""
-    found = paired(theirs, ours)
-    return round(100 * found[0], 2), round(100 * found[1], 2)
+    low, high = paired_drop(ours, theirs)
+    return round(100 * low, 2), round(100 * high, 2)
 
 
 def _median(function: Callable[[], Any]) -> float:
