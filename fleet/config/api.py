@@ -20,6 +20,7 @@ from fleet.errors import FleetError, Forbidden, NotFound, TooLarge, Unauthentica
 from fleet.inventory import api as inventory
 from fleet.registry import api as registry
 from fleet.rollouts import api as rollouts
+from fleet.rollouts import steering_api
 from fleet.telemetry import api as telemetry
 
 logger = logging.getLogger(__name__)
@@ -147,6 +148,7 @@ ROUTERS = (
     inventory.router,
     telemetry.router,
     rollouts.router,
+    steering_api.router,
     health.router,
 )
 
