@@ -23,6 +23,7 @@ class Plan:
 
     inputs: list[Any]
     outputs: list[Any]
+    arena_bytes: int
     _operators: list[tuple[int, Words]]
 
     def __init__(self) -> None:
@@ -52,7 +53,8 @@ class Plan:
         rows = [words["row_bytes"] for kind, words in self._operators if kind == layout.CONVOLVE]
         operators = sum(OPERATOR_BYTES + 4 * len(words) for _, words in self._operators)
         buffers = sum(edge[1] for edge in self.inputs + self.outputs)
-        return self.arena_bytes + max([TILE_BYTES, *rows]) + operators + buffers + LOADED_BYTES
+        tile = max([TILE_BYTES, *rows])
+        return self.arena_bytes + tile + operators + buffers + LOADED_BYTES
 
     def run_rows(self, inputs: list[Array]) -> list[Array]:
         """Raw outputs for raw inputs, (rows, bytes) of int8 each."""
