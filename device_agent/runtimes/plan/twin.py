@@ -52,8 +52,8 @@ class Plan:
         """What a board's heap holds while the plan runs and its weights are streamed: arena, tile, words, buffers."""
         rows = [words["row_bytes"] for kind, words in self._operators if kind == layout.CONVOLVE]
         operators = sum(OPERATOR_BYTES + 4 * len(words) for _, words in self._operators)
-        buffers = sum(edge[1] for edge in self.inputs + self.outputs)
-        tile = max([TILE_BYTES, *rows])
+        buffers: int = sum(edge[1] for edge in self.inputs + self.outputs)
+        tile: int = max([TILE_BYTES, *rows])
         return self.arena_bytes + tile + operators + buffers + LOADED_BYTES
 
     def run_rows(self, inputs: list[Array]) -> list[Array]:
