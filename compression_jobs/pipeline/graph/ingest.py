@@ -21,7 +21,7 @@ from compression_jobs.pipeline.graph.external import DataFiles, files_beside
 from compression_jobs.pipeline.graph.graph import FREE, Graph, Shape
 from compression_jobs.pipeline.graph.limits import elements
 from compression_jobs.pipeline.graph.reading import CLASSICAL, damage_refused, describe, read_model
-from compression_jobs.pipeline.graph.rewrites import layers, opset, structure
+from compression_jobs.pipeline.graph.rewrites import gates, layers, opset, structure
 from compression_jobs.pipeline.graph.running import ROWS_COMPARED, SEED, Reference
 
 Array = NDArray[Any]
@@ -54,10 +54,13 @@ REWRITES: tuple[Rewrite, ...] = (
     layers.dense_layers,
     layers.plain_gemm,
     layers.fold_batch_norm,
+    layers.plain_clips,
+    gates.find_hard_sigmoids,
+    gates.find_hard_swishes,
+    structure.remove_dead,
     layers.fold_affine,
     layers.batch_norm_to_conv,
     layers.mean_to_pool,
-    layers.plain_clips,
     structure.one_reshape,
     structure.remove_identities,
     structure.remove_dead,
