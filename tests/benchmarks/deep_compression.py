@@ -1,10 +1,12 @@
 """Deep Compression (Han et al. 2016): LeNet-300-100 and LeNet-5 pruned, clustered, Huffman-coded, decoded, measured.
 
-`--idx DIR` is a folder in MNIST's format; without it Debian's `dataset-fashion-mnist` is taken. Each net walks a ladder of rising
-sparsity, each rung trained from the one before; every candidate goes through the pipeline's own passes and coding.
-Two rungs are chosen on validation rows, with room to spare: the highest ratio at a drop of at most 0.1 point (the
-paper's terms, with 40x and 39x on MNIST), and the highest whose paired 95 % bound of the drop is at most 0.5 point.
-Only they see the test rows. The ratio is the float ONNX file to the bytes over the air, all tables included.
+`--idx DIR` is a folder in MNIST's format; without it Debian's `dataset-fashion-mnist` is taken. Each net walks a
+ladder of rising sparsity, each rung trained from the one before; every candidate goes through the pipeline's own
+passes and coding. Two rungs are chosen on validation rows, with room to spare: the highest ratio at a drop of at most
+0.1 point (the paper's terms, with 40x and 39x on MNIST), and the highest whose paired 95 % bound of the drop is at
+most 0.5 point. Only they see the test rows. The ratio is the float ONNX file to the bytes over the air, all tables
+included.
+
 About 10 minutes on a quiet core; `--rows 12000 --epochs 1 --float-epochs 2` is a look in two.
 """
 
