@@ -15,9 +15,11 @@ from tests.device_agent.core.test_in_micropython import micropython
 from tests.device_agent.server import Server
 from tests.device_agent.transports.conftest import Broker
 from tests.device_agent.transports.test_paho import peer
-from tests.services import until
+from tests.device_agent.transports.test_umqtt import Authority, Mosquitto
+from tests.services import free_port, until
 
 HEAP_KB = 192  # of the whole process, the agent's code included
+TLS_KB = 96  # record buffers of both directions, certificates and keys, in 64-bit words
 KB = 1024
 AGENT = ROOT / "device_agent"
 # Bytes of code, what is free beside it, and bytes of the connected agent.
@@ -84,24 +86,38 @@ def fleet(broker: Broker) -> Iterator[Fleet]:
         yield Fleet(transport)
 
 
-def test_a_300_kb_plan_is_installed_tried_committed_and_reported(
-    broker: Broker, fleet: Fleet, code: Path, tmp_path: Path
-) -> None:
+def deliver(fleet: Fleet, config: dict[str, Any], code: Path, folder: Path, heap_kb: int) -> None:
+    """Install a plan of 300 KB on a board, try it, and see it report."""
     plan = board.dense_plan()
     assert len(plan) > 300_000
-    state, lines = tmp_path / "state", tmp_path / "rows.jsonl"
-    board.provision(state, broker.config())
+    state, lines = folder / "state", folder / "rows.jsonl"
+    board.provision(state, config)
     board.write_rows(lines, plan)
     trial = {"min_inferences": 20, "min_labelled": 10, "accuracy_floor": 0.9, "max_seconds": 60}
-    test = board.self_test(plan, tmp_path)
-    fleet.server.deliver(plan, board.TARGET, trial, "plan", test)
+    fleet.server.deliver(plan, board.TARGET, trial, "plan", board.self_test(plan, folder))
     command = ["--state", str(state), "--rows", str(lines), "--rate", "50"]
-    with board.running(code, *command, heap=f"{HEAP_KB}k"):
+    with board.running(code, *command, heap=f"{heap_kb}k"):
         outcome = fleet.outcome()
         assert outcome["state"] == "succeeded", outcome
         assert outcome["evidence"]["correct"] == outcome["evidence"]["labelled"] >= 10
         report = fleet.until("a report", "report", lambda message: message["phase"] == "live")
         assert min(report["n"], report["labelled"], report["heap_free_min"]) > 0
+
+
+def test_a_300_kb_plan_is_installed_tried_committed_and_reported(
+    broker: Broker, fleet: Fleet, code: Path, tmp_path: Path
+) -> None:
+    deliver(fleet, broker.config(), code, tmp_path, HEAP_KB)
+
+
+def test_the_same_by_mosquitto_over_tls_with_a_client_certificate(code: Path, tmp_path: Path) -> None:
+    authority, plain_port = Authority(tmp_path), free_port()
+    files = authority.server("right", "localhost")
+    with Mosquitto(tmp_path, files, plain_port).running() as broker:
+        config = broker.config(broker=authority.trusted())
+        broker.port = plain_port  # the server's side stays on this machine
+        with peer(broker, *TOPICS) as transport:
+            deliver(Fleet(transport), config, code, tmp_path, HEAP_KB + TLS_KB)
 
 
 def test_the_agent_is_small(broker: Broker, code: Path, tmp_path: Path) -> None:
