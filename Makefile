@@ -6,8 +6,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.tinyfleet-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 WORKERS ?= 2
+# Of the thorough variants, those that CI runs every time: one of each kind.
+SAMPLE := \
+  tests/device_agent/core/test_all_cuts.py::test_every_cut_on_cpython \
+  tests/device_agent/runtimes/plan/test_plan_files.py::test_the_kernels_survive_many_damaged_plans \
+  'tests/device_agent/runtimes/plan/test_machine_code.py::test_a_large_network_gives_the_bytes_of_the_reference[ds_cnn-armv7emsp]' \
+  'tests/fleet/rollouts/test_error_rates.py::test_false_stops_in_ten_thousand_rollouts[50-1]'
 
-.PHONY: help setup demo test test-full check bench mpy format system-packages clean
+.PHONY: help setup demo test test-full test-sample check bench mpy format system-packages clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -35,6 +41,9 @@ test: setup system-packages ## every test
 
 test-full: setup system-packages ## every test and the thorough variants
 	$(PYTEST) -n $(WORKERS) --dist loadgroup -m ''
+
+test-sample: setup ## a fixed sample of the thorough variants
+	$(PYTEST) -n $(WORKERS) -m full $(SAMPLE)
 
 check: setup ## lint, types, imports, templates, migrations, house rules
 	$(BIN)/ruff check .

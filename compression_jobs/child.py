@@ -38,6 +38,7 @@ def _results(plan: dict[str, Any], model: Path, dataset: Path, out: Path, tell: 
         wanted = [goal for goal in goals.values() if goal is not None]
         return search(wanted, model, dataset, factors=plan["factors"], **told)
     recipe = Recipe.model_validate({"steps": plan["recipe"]})
+    told["others"] = {name: Path(path) for name, path in plan["others"].items()}
     return {slug: run(recipe, model, dataset, slug, goal=goals[slug], **told) for slug in targets}
 
 

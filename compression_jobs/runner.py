@@ -15,6 +15,7 @@ from django.utils import timezone
 from compression_jobs import outcome
 from compression_jobs.child import compress
 from compression_jobs.models import Job
+from compression_jobs.named_models import named_models
 from compression_jobs.pipeline.errors import Cancelled, PipelineError
 from compression_jobs.pipeline.sandbox import Limits, run_limited
 from compression_jobs.workspace import workspace
@@ -93,8 +94,19 @@ def _in_child(job: Job, lease: Lease, folder: Path) -> dict[str, Any]:
     with ExitStack() as stack:
         model = stack.enter_context(blobs.path_for_child(job.version.sha256, suffix=f".{job.version.format}"))
         dataset = stack.enter_context(blobs.path_for_child(job.dataset.sha256, suffix=".npz"))
+        others = {
+            name: str(stack.enter_context(blobs.path_for_child(version.sha256, suffix=f".{version.format}")))
+            for name, version in named_models(job.recipe).items()
+        }
         found: dict[str, Any] = run_limited(
-            compress, _plan(job), model, dataset, folder / "out", told, limits=limits, cancelled=follow
+            compress,
+            {**_plan(job), "others": others},
+            model,
+            dataset,
+            folder / "out",
+            told,
+            limits=limits,
+            cancelled=follow,
         )
     follow.write_new()
     return found

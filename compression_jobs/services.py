@@ -10,11 +10,12 @@ from django.utils import timezone
 from pydantic import ValidationError
 
 from compression_jobs.models import Job
+from compression_jobs.named_models import named_models
 from compression_jobs.pipeline import errors as pipeline
 from compression_jobs.pipeline.dataset import check_pair
 from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.recipe import parse_recipe
-from compression_jobs.pipeline.targets import refuse_unemittable
+from compression_jobs.pipeline.targets import refuse_unknown
 from fleet import events
 from fleet.errors import Conflict, Duplicate, NotFound, Refused
 from fleet.registry import queueing
@@ -43,6 +44,7 @@ def submit(
     goals = {"min_accuracy": min_accuracy, "max_drop": max_drop, "objective": objective}
     recipe = _checked_plan(targets, goals, recipe)
     _refuse_misfit(version, dataset)
+    named_models(recipe)  # refuses names that lead nowhere
     what = {"version": version.pk, "dataset": dataset.pk, "targets": sorted(targets)}
     job = Job(
         version=version,
@@ -81,12 +83,8 @@ def _refuse_unready(version: ModelVersion, dataset: Dataset) -> None:
             raise Conflict(f"{name} was refused: {row.reason}", remedy="Upload one that passes the check.")
         if row.state != CheckState.READY:
             raise Conflict(f"{name} is still being checked", remedy="Submit the job when its state is ready.")
-    if version.format != "onnx":
-        raise Refused(
-            f"{version} is a .{version.format}, and compression starts from ONNX",
-            remedy="Upload the ONNX export of the same model.",
-        )
-    if version.facts.get("quantised"):
+    # A ready .tflite is carried over to the targets as it is.
+    if version.format == "onnx" and version.facts.get("quantised"):
         raise Refused(
             f"{version} is quantised already, and compression starts from a float model",
             remedy="Upload the float export of the same model.",
@@ -101,7 +99,7 @@ def _targets(slugs: Sequence[str]) -> list[Target]:
         )
     known = {row.slug: row for row in Target.objects.all()}
     try:
-        refuse_unemittable(slugs, {slug: pipeline_target(row) for slug, row in known.items()})
+        refuse_unknown(slugs, {slug: pipeline_target(row) for slug, row in known.items()})
     except pipeline.Refused as error:
         raise refused(error) from None
     return [known[slug] for slug in slugs]

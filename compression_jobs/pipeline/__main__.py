@@ -1,4 +1,4 @@
-"""The pipeline without a server: `python -m compression_jobs.pipeline inspect|run|search`.
+"""The pipeline without a server: `python -m compression_jobs.pipeline inspect|run|search|convert`.
 
 Results go to standard output and to `--out`, progress to standard error. Exit codes: 0 the goal is met,
 2 the input was refused, 3 best effort but the goal is not met.
@@ -17,11 +17,13 @@ from compression_jobs.pipeline import transport
 from compression_jobs.pipeline.candidate import Progress, Result
 from compression_jobs.pipeline.dataset import check_pair, describe_dataset
 from compression_jobs.pipeline.effort import Effort
+from compression_jobs.pipeline.emit.table import FORMS
 from compression_jobs.pipeline.errors import PipelineError, Refused
 from compression_jobs.pipeline.goal import Goal, Objective
 from compression_jobs.pipeline.graph.external import files_beside
 from compression_jobs.pipeline.graph.facts import describe_model
 from compression_jobs.pipeline.graph.ingest import inline_external
+from compression_jobs.pipeline.ready import convert
 from compression_jobs.pipeline.recipe import load_recipe
 from compression_jobs.pipeline.run import run
 from compression_jobs.pipeline.sandbox import run_limited
@@ -55,6 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--data", type=Path)
     inspect.add_argument("--target", choices=sorted(TARGETS))
     inspect.set_defaults(command=_inspect)
+    ready = commands.add_parser("convert", help="write a ready int8 .tflite in another format")
+    ready.add_argument("model", type=Path)
+    ready.add_argument("--to", choices=list(FORMS), required=True, help="c writes a folder, or a .zip")
+    ready.add_argument("--out", type=Path, required=True)
+    ready.set_defaults(command=_convert)
     one = commands.add_parser("run", help="run one recipe for one target")
     _add_inputs(one)
     one.add_argument("--recipe", type=Path, required=True, help="YAML or JSON: a list of steps")
@@ -95,10 +102,26 @@ def _inspect(given: argparse.Namespace) -> int:
     return MET
 
 
+def _convert(given: argparse.Namespace) -> int:
+    parent = given.out.absolute().parent
+    if not parent.is_dir():
+        raise Refused(f"{parent}: no such folder")
+    makes_folder = given.to == "c" and given.out.suffix != ".zip"
+    if given.out.exists() and given.out.is_dir() != makes_folder:
+        kinds = ("file", "folder") if makes_folder else ("folder", "file")
+        raise Refused(f"{given.out} is a {kinds[0]}; --out names the {kinds[1]} to write")
+    made = run_limited(convert, _existing(given.model), given.to, given.out)
+    print(f"{given.out}: {made['bytes']} bytes; its activations take {made['activation_bytes']}")
+    return MET
+
+
 def _run(given: argparse.Namespace) -> int:
     recipe = load_recipe(given.recipe)
     model, data = _inputs(given)
-    result = run(recipe, model, data, given.target, out=given.out, seed=given.seed, progress=_Printer())
+    # Models that the recipe names lie beside it.
+    others = {name: _existing(given.recipe.parent / name) for name in recipe.models_named}
+    told = {"out": given.out, "seed": given.seed, "progress": _Printer(), "others": others}
+    result = run(recipe, model, data, given.target, **told)
     return _report([result])
 
 

@@ -108,6 +108,10 @@ def _runtime_notes(candidate: Candidate, target: Target, quantized: bool) -> lis
         return [
             "int8 saves no RAM in onnxruntime on a model this small; it saves bytes on disk and over the air"
         ]
+    if target.runtime == "tflite-micro":
+        return [
+            "RAM is what TensorFlow Lite Micro recorded on a 64-bit host; on the chip its own records are smaller"
+        ]
     return []
 
 

@@ -26,5 +26,9 @@ _ALL_INT8: list[Steps] = [
 # Tried in this order. Runtimes that run int8 only have no float one.
 LADDERS: dict[str, list[Steps]] = {
     "onnxruntime": [[FLOAT], *_ALL_INT8],
+    "litert": _ALL_INT8,
+    "tflite-micro": _ALL_INT8,
     "micropython": _ALL_INT8,
 }
+# A ready .tflite is only carried over to the runtime.
+READY: list[Steps] = [[{"name": "keep"}]]

@@ -4,11 +4,12 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from compression_jobs.pipeline import transport
+from compression_jobs.pipeline import ready, transport
 from compression_jobs.pipeline.dataset import Dataset
 from compression_jobs.pipeline.emit.table import EMITTERS, Emitter
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph.costs import parameters, total_macs
+from compression_jobs.pipeline.graph.facts_tflite import is_tflite
 from compression_jobs.pipeline.graph.graph import Graph
 from compression_jobs.pipeline.graph.ingest import canonicalise
 from compression_jobs.pipeline.graph.quantgraph import QuantGraph
@@ -28,36 +29,54 @@ def make(
     folder: Path,
     seed: int,
     stages: Path | None = None,
+    others: dict[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Write the artifact into `folder` and return its facts.
 
     What training makes is kept in `stages` and shared by recipes that begin alike. Training steps done are told
-    in the file `steps` of `folder`.
+    in the file `steps` of `folder`. `others` are the models that options name.
     """
     recipe = Recipe.model_validate({"steps": steps})
     data = Dataset.load(dataset)
     calibration, _ = data.rows("calibration")
-    graph = canonicalise(model, calibration[:SAMPLE_ROWS])
-    bench = Bench(recipe, seed, data, graph, Told(folder / STEPS_FILE), Stages.of(stages, model, data, seed))
-    final = bench.run()
-    emitter = EMITTERS[runtime]
-    data_bytes = _emit(emitter, final, runtime)
-    (folder / emitter.file_name).write_bytes(data_bytes)
-    sent = _encoded(recipe, data_bytes, emitter.format, Material(calibration, seed))
-    (folder / transport.FILE).write_bytes(sent.data)
+    if is_tflite(model):
+        made = ready.carry(model, recipe, runtime)
+    else:
+        graph = canonicalise(model, calibration[:SAMPLE_ROWS])
+        models = {name: Path(path) for name, path in (others or {}).items()}
+        kept = Stages.of(stages, model, data, seed, models)
+        bench = Bench(recipe, seed, data, graph, Told(folder / STEPS_FILE), kept, models)
+        made = _compressed(bench, runtime)
     return {
-        "file": emitter.file_name,
-        "format": emitter.format,
-        "bytes": len(data_bytes),
-        "sha256": hashlib.sha256(data_bytes).hexdigest(),
-        "transport": sent.as_dict(),
-        "parameters": _parameters(final),
-        "macs": total_macs(bench.graph) or 0,
-        "output": _output_scale(final),
+        **_written(made.data, recipe, runtime, folder, Material(calibration, seed)),
+        "parameters": made.parameters,
+        "macs": made.macs,
+        "output": made.output,
         "steps": [
             {**step.as_dict(), "seed": step_seed(seed, recipe, position)}
             for position, step in enumerate(recipe.steps)
         ],
+    }
+
+
+def _compressed(bench: Bench, runtime: str) -> ready.Made:
+    final = bench.run()
+    data = _emit(EMITTERS[runtime], final, runtime)
+    return ready.Made(data, _parameters(final), total_macs(bench.graph) or 0, _output_scale(final))
+
+
+def _written(data: bytes, recipe: Recipe, runtime: str, folder: Path, material: Material) -> dict[str, Any]:
+    """Write the artifact, and the form in which it travels; the facts of both."""
+    emitter = EMITTERS[runtime]
+    (folder / emitter.file_name).write_bytes(data)
+    sent = _encoded(recipe, data, emitter.format, material)
+    (folder / transport.FILE).write_bytes(sent.data)
+    return {
+        "file": emitter.file_name,
+        "format": emitter.format,
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "transport": sent.as_dict(),
     }
 
 

@@ -7,21 +7,15 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compression_jobs.pipeline import measure_onnxruntime, measure_plan
 from compression_jobs.pipeline.atomic import write_atomic
+from compression_jobs.pipeline.benches import BENCHES
 from compression_jobs.pipeline.sandbox import Limits, run_limited
 
 LIMITS = Limits(seconds=300)
-
-MEASURES: dict[str, Callable[[Path, Path, str, Path], dict[str, Any]]] = {
-    "onnxruntime": measure_onnxruntime.measure,
-    "micropython": measure_plan.measure,
-}
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class Gauge:
         if not answer.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             found = run_limited(
-                MEASURES[runtime],
+                BENCHES[runtime].measure,
                 artifact,
                 self.dataset,
                 split,

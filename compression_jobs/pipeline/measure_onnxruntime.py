@@ -1,6 +1,5 @@
 """Measures an ONNX file in onnxruntime, with the options that devices use; runs inside a limited child."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,9 @@ import numpy.typing as npt
 from compression_jobs.pipeline.dataset import Dataset
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.resident import ResidentSet
+from compression_jobs.pipeline.stopwatch import host_latency
 from device_agent.runtimes.onnx import open_session
 
-WARM_UP = 5
-MIN_TIMED_RUNS, MAX_TIMED_RUNS = 100, 1000
 NUMPY_NAMES = {"tensor(float)": "float32", "tensor(double)": "float64"}
 
 
@@ -25,20 +23,15 @@ def measure(artifact: Path, dataset: Path, split: str, outputs: Path) -> dict[st
     feed = Feed(session)
     scores = [feed.run(row)[feed.scores] for row in rows]
     peak_bytes = memory.increase()
-    latency = _latency(feed, rows)
+    latency = host_latency(feed.run, rows)
     np.save(outputs, np.concatenate(scores).astype(np.float32))
     return {"peak_ram_bytes": peak_bytes, "host_latency_us": latency}
 
 
-def stored(artifact: Path, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The rows as the model takes them: as they are."""
-    return rows
-
-
-def answers(artifact: Path, rows: npt.NDArray[Any]) -> list[list[npt.NDArray[Any]]]:
-    """All outputs of the model for each row."""
+def samples(artifact: Path, rows: npt.NDArray[Any]) -> list[tuple[list[Any], list[Any]]]:
+    """Inputs and outputs of the model for each row."""
     feed = Feed(_open(artifact))
-    return [feed.run(row) for row in rows]
+    return [([row], feed.run(row)) for row in rows]
 
 
 def ports(artifact: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -77,16 +70,3 @@ def _port(node: Any) -> dict[str, Any]:
     dtype = NUMPY_NAMES.get(node.type, node.type.removeprefix("tensor(").removesuffix(")"))
     shape = [size if isinstance(size, int) else 1 for size in node.shape]
     return {"name": node.name, "dtype": dtype, "shape": shape, "scale": None, "zero_point": None}
-
-
-def _latency(feed: Feed, rows: npt.NDArray[Any]) -> dict[str, float]:
-    """Median and 95th percentile of single runs on this host."""
-    runs = min(max(MIN_TIMED_RUNS, len(rows)), MAX_TIMED_RUNS) + WARM_UP
-    times = np.empty(runs)
-    for i in range(runs):
-        row = rows[i % len(rows)]
-        start = time.perf_counter_ns()
-        feed.run(row)
-        times[i] = (time.perf_counter_ns() - start) / 1000
-    p50, p95 = np.percentile(times[WARM_UP:], [50, 95])
-    return {"p50": round(float(p50), 1), "p95": round(float(p95), 1)}

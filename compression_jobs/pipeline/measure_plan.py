@@ -23,28 +23,29 @@ def measure(artifact: Path, dataset: Path, split: str, outputs: Path) -> dict[st
     """Run every row of a split; writes the scores to `outputs` (.npy) and returns time and memory."""
     rows, _ = Dataset.load(dataset).rows(split)
     plan = _open(artifact)
-    given = stored(artifact, rows)
+    given = _stored(artifact, rows)
     answers = plan.run_rows([given])[0]
     np.save(outputs, _edge(plan.outputs[0], answers.shape).to_numbers(answers).reshape(answers.shape))
     return {"peak_ram_bytes": plan.arena_bytes, "host_latency_us": _latency(plan, given)}
 
 
-def stored(artifact: Path, rows: npt.NDArray[Any]) -> Int8Array:
-    """The rows as the plan takes them, (rows, bytes) of int8."""
-    flat = rows.reshape(len(rows), -1)
-    return np.asarray(_edge(_open(artifact).inputs[0], flat.shape).from_numbers(flat), np.int8)
-
-
-def answers(artifact: Path, rows: npt.NDArray[Any]) -> list[list[npt.NDArray[Any]]]:
-    """The stored outputs of the plan for each row."""
-    found = _open(artifact).run_rows([stored(artifact, rows)])
-    return [list(row) for row in zip(*found, strict=True)]
+def samples(artifact: Path, rows: npt.NDArray[Any]) -> list[tuple[list[Int8Array], list[Int8Array]]]:
+    """The stored input and outputs of the plan for each row."""
+    plan, given = _open(artifact), _stored(artifact, rows)
+    answers = zip(*plan.run_rows([given]), strict=True)
+    return [([row], list(answer)) for row, answer in zip(given, answers, strict=True)]
 
 
 def ports(artifact: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Inputs and outputs of the plan as the signature lists them; a plan knows sizes, not shapes."""
     plan = _open(artifact)
     return [_port("input", edge) for edge in plan.inputs], [_port("output", edge) for edge in plan.outputs]
+
+
+def _stored(artifact: Path, rows: npt.NDArray[Any]) -> Int8Array:
+    """The rows as the plan takes them, (rows, bytes) of int8."""
+    flat = rows.reshape(len(rows), -1)
+    return np.asarray(_edge(_open(artifact).inputs[0], flat.shape).from_numbers(flat), np.int8)
 
 
 def _open(artifact: Path) -> Plan:

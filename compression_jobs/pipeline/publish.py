@@ -73,7 +73,7 @@ def _class_names(workshop: Workshop, ports: dict[str, Any]) -> list[str]:
     """The dataset's names, else the numbers of all classes that the model tells apart."""
     if workshop.data.class_names:
         return list(workshop.data.class_names)
-    scores = next(port for port in ports["outputs"] if port["dtype"].startswith(("float", "int8")))
+    scores = next((p for p in ports["outputs"] if p["dtype"].startswith("float")), ports["outputs"][0])
     width = scores["shape"][-1] if scores["shape"] else 1
     return [str(number) for number in range(max(width, workshop.data.classes))]
 

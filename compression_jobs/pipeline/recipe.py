@@ -14,6 +14,7 @@ from compression_jobs.pipeline.passes.options import Options
 from compression_jobs.pipeline.passes.table import PASSES
 
 MAX_STEPS = 32
+MODEL_OPTIONS = ("student_model", "teacher_model")
 # What goes in and comes out of each kind, to refuse an order that cannot work.
 STAGES = {
     "graph": ("graph", "graph"),
@@ -91,6 +92,13 @@ class Recipe(BaseModel):
         """Whether a step trains the model."""
         return any(PASSES[step.name].kind == "net" for step in self.steps)
 
+    @property
+    def models_named(self) -> list[str]:
+        """The models beside the original that options name: students and teachers."""
+        given = [step.as_dict()["options"] for step in self.steps]
+        names = [options.get(key) for options in given for key in MODEL_OPTIONS]
+        return list(dict.fromkeys(name for name in names if name))
+
     def as_list(self) -> list[dict[str, Any]]:
         """The steps as JSON, defaults filled in."""
         return [step.as_dict() for step in self.steps]
@@ -149,6 +157,8 @@ def parse_recipe(given: Any) -> Recipe:
 
 def describe(recipe: Recipe) -> str:
     """The recipe in words."""
+    if recipe.steps[0].name == "keep":
+        return "the model as it is"
     words = [_in_words(step) for step in recipe.steps if PASSES[step.name].kind != "graph"]
     return ", ".join(repeats(words, "{1} times {0}")) or "float32"
 

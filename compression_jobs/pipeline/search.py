@@ -14,11 +14,11 @@ from compression_jobs.pipeline.errors import Refused, refuse_all
 from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.graph.facts import describe_model
 from compression_jobs.pipeline.judging import edge_bytes
-from compression_jobs.pipeline.ladder import LADDERS
+from compression_jobs.pipeline.ladder import LADDERS, READY, Steps
 from compression_jobs.pipeline.recipe import parse_recipe
 from compression_jobs.pipeline.sandbox import run_limited
 from compression_jobs.pipeline.shrinking import Course, Strategy, course_for, strategies
-from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unemittable
+from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unknown
 from compression_jobs.pipeline.trials import Trials
 from compression_jobs.pipeline.workshop import Workshop
 
@@ -49,7 +49,7 @@ def search(
     workshop = Workshop(Path(model), Path(dataset), Path(out), seed, progress, cancelled)
     trials = Trials(workshop, goals, known, factors or {}, effort or Effort())
     runtimes = {known[goal.target].runtime for goal in goals}
-    workshop.steps_total = 1 + sum(len(LADDERS[runtime]) for runtime in runtimes) + len(goals)
+    workshop.steps_total = 1 + sum(len(_ladder(workshop, runtime)) for runtime in runtimes) + len(goals)
     facts = check_input(workshop)
     _climb(trials)
     _shrink(trials)
@@ -65,10 +65,6 @@ def check_input(workshop: Workshop) -> dict[str, Any]:
     """The facts of the model; refuses a model or a dataset that cannot be used before anything is made of it."""
     workshop.tell("check", "checking the model and the dataset")
     facts = run_limited(describe_model, workshop.model, cancelled=workshop.cancelled)
-    if facts["format"] != "onnx":
-        raise Refused(
-            f"compression starts from ONNX, this is a .{facts['format']}", remedy="give the ONNX export"
-        )
     check_pair(facts, run_limited(describe_dataset, workshop.dataset, cancelled=workshop.cancelled))
     workshop.out.mkdir(parents=True, exist_ok=True)
     workshop.finished_step()
@@ -87,14 +83,18 @@ def _refuse_goals(goals: Sequence[Goal], known: dict[str, Target]) -> None:
     slugs = [goal.target for goal in goals]
     doubled = sorted({slug for slug in slugs if slugs.count(slug) > 1})
     refuse_all([f"{slug}: two goals for one target" for slug in doubled], "give one goal a target")
-    refuse_unemittable(slugs, known)
+    refuse_unknown(slugs, known)
+
+
+def _ladder(workshop: Workshop, runtime: str) -> list[Steps]:
+    return READY if workshop.is_ready else LADDERS[runtime]
 
 
 def _climb(trials: Trials) -> None:
     """Make the cheap candidates; at least one, however little effort is allowed."""
     for goal in trials.goals:
         runtime = trials.known[goal.target].runtime
-        for place, steps in enumerate(LADDERS[runtime]):
+        for place, steps in enumerate(_ladder(trials.workshop, runtime)):
             recipe = parse_recipe(steps)
             if place == 0 or trials.affords(recipe, runtime):
                 trials.candidate(recipe, goal.target)
@@ -102,12 +102,13 @@ def _climb(trials: Trials) -> None:
 
 def _shrink(trials: Trials) -> None:
     """Train towards the goals that no cheap candidate meets, one strategy after the other."""
+    workshop = trials.workshop
+    goals = [] if workshop.is_ready else trials.goals
     courses = [
         course
-        for goal in trials.goals
+        for goal in goals
         if (course := course_for(goal, trials.known[goal.target], trials.found[goal.target]))
     ]
-    workshop = trials.workshop
     workshop.steps_total += len(courses) * CANDIDATES_EXPECTED
     for strategy in strategies(several=len(courses) > 1):
         for course in courses:

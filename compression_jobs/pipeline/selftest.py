@@ -10,18 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compression_jobs.pipeline import measure_onnxruntime, measure_plan
+from compression_jobs.pipeline.benches import BENCHES
 from compression_jobs.pipeline.dataset import Dataset
 from device_agent.core import selftest as wire
 
 SAMPLES = 8
-QUANTIZED_LSB = 2
+SCORES = ("float32", "int8", "uint8")
 FLOAT_TOLERANCE = 1e-4  # of the largest score: kernels of other processors sum in another order
 MAX_BYTES = 4 << 20
-MEASURED: dict[str, Any] = {"onnxruntime": measure_onnxruntime, "micropython": measure_plan}
-# Integer arithmetic that is the same on every processor: the bytes are compared.
-EXACT = frozenset({"micropython"})
-EQUAL = ({"mode": "equal", "value": 0}, 0.0)
 
 Array = npt.NDArray[Any]
 
@@ -34,37 +30,37 @@ def write(
     out: Path,
     runtime: str = "onnxruntime",
 ) -> dict[str, Any]:
-    """Write the self-test of an artifact from validation rows; runs in a limited child.
+    """Write the self-test of an artifact from validation rows, answered by its runtime; runs in a limited child.
 
     `scores_path` holds the scores of those rows, `output` scale and zero point of an int8 output.
     Returns the inputs and outputs of the artifact as the signature lists them.
     """
+    bench = BENCHES[runtime]
     data, scores = Dataset.load(dataset), np.load(scores_path, allow_pickle=False)
     rows, _ = data.rows("validation")
     flat = scores.reshape(len(scores), -1)
-    measured = MEASURED[runtime]
-    tolerance, step = EQUAL if runtime in EXACT else _tolerance(flat, output)
-    inputs, outputs = measured.ports(artifact)
-    if len(inputs) == 1 and inputs[0]["dtype"] == "int8":  # a plan knows no shapes
+    tolerance, step = _tolerance(flat, output, bench.tolerance_lsb)
+    inputs, outputs = bench.ports(artifact)
+    if not bench.knows_shapes and len(inputs) == 1:
         inputs[0]["shape"] = [1, *rows.shape[1:]]
-    scored = outputs[0]["dtype"] in ("float32", "int8")
-    classifies = data.task == "classification" and flat.shape[1] > 1 and scored
+    classifies = data.task == "classification" and flat.shape[1] > 1 and outputs[0]["dtype"] in SCORES
     chosen, decided = _choose(flat, 2 * step, SAMPLES) if classifies else (_spread(len(rows), SAMPLES), False)
     chosen = chosen[: max(1, MAX_BYTES // max(rows[0].nbytes, 1))]
-    given, answers = measured.stored(artifact, rows[chosen]), measured.answers(artifact, rows[chosen])
     samples = [
-        ([_raw(row)], [_raw(answer) for answer in answered])
-        for row, answered in zip(given, answers, strict=True)
+        ([_raw(tensor) for tensor in given], [_raw(answer) for answer in answered])
+        for given, answered in bench.samples(artifact, rows[chosen])
     ]
     with open(out, "wb") as file:
         wire.write(file, _specs(inputs, None), _specs(outputs, output), tolerance, samples, decided)
     return {"inputs": inputs, "outputs": outputs, "samples": len(samples)}
 
 
-def _tolerance(scores: Array, output: dict[str, Any] | None) -> tuple[dict[str, Any], float]:
+def _tolerance(scores: Array, output: dict[str, Any] | None, lsb: int) -> tuple[dict[str, Any], float]:
     """The tolerance as the file states it, and as a difference of scores."""
+    if output is not None and lsb == 0:
+        return {"mode": "equal", "value": 0}, 0.0
     if output is not None:
-        return {"mode": "lsb", "value": QUANTIZED_LSB}, QUANTIZED_LSB * output["scale"]
+        return {"mode": "lsb", "value": lsb}, lsb * output["scale"]
     step = float(max(np.abs(scores).max(), 1e-6) * FLOAT_TOLERANCE)
     return {"mode": "atol", "value": step}, step
 

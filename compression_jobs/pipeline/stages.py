@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +40,12 @@ class Told:
         write_atomic(self.path, json.dumps({"pass": self.label, "done": done, "total": total}))
 
 
+def file_sha256(path: Path) -> str:
+    """The digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @dataclass(frozen=True)
 class Stages:
     """Trained graphs by what decided their bytes."""
@@ -47,14 +54,15 @@ class Stages:
     origin: dict[str, Any]
 
     @classmethod
-    def of(cls, folder: Path | None, model: Path, data: Dataset, seed: int) -> "Stages | None":
+    def of(
+        cls, folder: Path | None, model: Path, data: Dataset, seed: int, others: Mapping[str, Path]
+    ) -> "Stages | None":
         """The stages of one model, dataset and seed; None without a folder."""
         if folder is None:
             return None
-        with open(model, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        models = {name: file_sha256(path) for name, path in {"": model, **others}.items()}
         packages = {name: version(name) for name in TRAINING_PACKAGES}
-        return cls(folder, {"model": digest, "dataset": data.sha256, "seed": seed, "packages": packages})
+        return cls(folder, {"models": models, "dataset": data.sha256, "seed": seed, "packages": packages})
 
     def load(self, steps: list[dict[str, Any]]) -> Graph | None:
         """What these steps made before, if they did."""
@@ -90,6 +98,7 @@ class Bench:
     graph: Graph
     told: Told
     stages: Stages | None = None
+    others: Mapping[str, Path] = field(default_factory=dict)
     original: Graph = field(init=False)
 
     def __post_init__(self) -> None:
@@ -126,7 +135,7 @@ class Bench:
     def _material(self, position: int) -> Material:
         seed = step_seed(self.seed, self.recipe, position)
         self.told.label = self.recipe.steps[position].name
-        return Material(self.calibration, seed, self.data, self.original, self.told)
+        return Material(self.calibration, seed, self.data, self.original, self.told, self.others)
 
     def _trained(self, position: int) -> Graph:
         """The graph after one pass that trains; exported each time, so that going on later gives the same bytes."""

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
-from compression_jobs.pipeline.errors import Refused
+from compression_jobs.pipeline.errors import refuse_all
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -21,9 +21,6 @@ CHUNK_BYTES_MICROPYTHON = 4 * KIB
 RuntimeName = Literal["onnxruntime", "litert", "micropython", "tflite-micro"]
 Bytes = Annotated[int, Field(ge=0)]
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-
-# Runtime -> format of the artifact that an emitter can write for it today.
-EMITTABLE: dict[str, str] = {"onnxruntime": "onnx", "micropython": "plan"}
 
 # Runtimes that no agent of this project drives: artifacts are measured and downloaded, never enrolled.
 EXPORT_ONLY = frozenset({"tflite-micro"})
@@ -90,13 +87,13 @@ def second_slot(flash_total_bytes: int, reserves: Iterable[Reserve]) -> Reserve:
     )
 
 
-def refuse_unemittable(slugs: Iterable[str], targets: "dict[str, Target] | None" = None) -> None:
-    """Raise `Refused` for unknown targets and for those whose runtime has no emitter, naming those that can."""
+def refuse_unknown(slugs: Iterable[str], targets: "dict[str, Target] | None" = None) -> None:
+    """Raise `Refused` naming every target that is not there, and those that are."""
     known = TARGETS if targets is None else targets
-    can = sorted(slug for slug, target in known.items() if target.runtime in EMITTABLE)
-    problems = [problem for slug in slugs if (problem := _why_not(slug, known))]
-    if problems:
-        raise Refused("; ".join(problems), remedy=f"choose among {', '.join(can)}", problems=problems)
+    refuse_all(
+        [f"{slug}: no such target" for slug in slugs if slug not in known],
+        f"choose among {', '.join(sorted(known))}",
+    )
 
 
 def export_only_sentence(target: Target) -> str:
@@ -105,15 +102,6 @@ def export_only_sentence(target: Target) -> str:
         f"{target.slug} is export only: compress for it, read the measurements and download the artifact; "
         f"no agent runs on {target.runtime}, so devices of it cannot be enrolled or take part in a rollout"
     )
-
-
-def _why_not(slug: str, known: "dict[str, Target]") -> str:
-    target = known.get(slug)
-    if target is None:
-        return f"{slug}: no such target"
-    if target.runtime in EMITTABLE:
-        return ""
-    return f"{slug}: nothing writes artifacts for {target.runtime} yet"
 
 
 # --- presets -------------------------------------------------------------------------------------

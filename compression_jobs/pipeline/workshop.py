@@ -4,9 +4,8 @@ Everything lies in the output folder under its content, so that a job that was c
 `candidates/<runtime>/<recipe>/` holds an artifact and, written last, its facts; `measured/` holds measurements.
 """
 
-import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -18,16 +17,16 @@ from compression_jobs.pipeline.atomic import write_atomic
 from compression_jobs.pipeline.candidate import Candidate, Progress
 from compression_jobs.pipeline.dataset import Dataset
 from compression_jobs.pipeline.errors import Cancelled, PipelineError
+from compression_jobs.pipeline.graph.facts_tflite import is_tflite
 from compression_jobs.pipeline.making import make
 from compression_jobs.pipeline.measure import Gauge, Measurement
 from compression_jobs.pipeline.recipe import Recipe, describe
 from compression_jobs.pipeline.sandbox import Limits, run_limited
 from compression_jobs.pipeline.scoring import Figure, Judge
-from compression_jobs.pipeline.stages import STEPS_FILE
+from compression_jobs.pipeline.stages import STEPS_FILE, file_sha256
 
 MAKING_LIMITS = Limits(seconds=600)
 TRAINING_LIMITS = Limits(seconds=4 * 3600, memory_bytes=8 << 30)
-REFERENCE_RUNTIME = "onnxruntime"
 RECORDED_PACKAGES = ("numpy", "onnx", "onnxruntime")
 TRAINING_PACKAGES = (*RECORDED_PACKAGES, "torch")
 LEAKED = "these rows may have been trained on: the dataset has no split"
@@ -46,6 +45,7 @@ class Workshop:
     progress: Tell | None = None
     cancelled: Callable[[], bool] | None = None
     steps_total: int = 1
+    others: Mapping[str, Path] = field(default_factory=dict)
     steps_done: int = field(default=0, init=False)
 
     @cached_property
@@ -56,8 +56,12 @@ class Workshop:
     @cached_property
     def model_sha256(self) -> str:
         """The digest of the uploaded model."""
-        with open(self.model, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(self.model)
+
+    @cached_property
+    def is_ready(self) -> bool:
+        """Whether the model is a ready `.tflite`, which is deployed and not compressed."""
+        return self.model.is_file() and is_tflite(self.model)
 
     @cached_property
     def gauge(self) -> Gauge:
@@ -87,8 +91,9 @@ class Workshop:
         self.steps_done = min(self.steps_done + 1, self.steps_total)
 
     def reference(self, split: str) -> Measurement:
-        """The original model in onnxruntime, row by row."""
-        return self.gauge.measure(self.model, self.model_sha256, REFERENCE_RUNTIME, split)
+        """The original model in onnxruntime, a ready .tflite in LiteRT, row by row."""
+        runtime = "litert" if self.is_ready else "onnxruntime"
+        return self.gauge.measure(self.model, self.model_sha256, runtime, split)
 
     def candidate(self, recipe: Recipe, runtime: str) -> Candidate:
         """Make and measure; one that cannot be made or measured is rejected with the reason."""
@@ -123,6 +128,7 @@ class Workshop:
             folder,
             self.seed,
             self.out / "stages",
+            {name: str(path) for name, path in self.others.items()},
             limits=TRAINING_LIMITS if recipe.trains else MAKING_LIMITS,
             cancelled=Follower(self, folder / STEPS_FILE, describe(recipe)),
         )
@@ -138,6 +144,7 @@ class Workshop:
             "dataset_sha256": self.data.sha256,
             "recipe": recipe.as_list(),
             "seed": self.seed,
+            "others": {name: file_sha256(path) for name, path in self.others.items()},
             "packages": {name: version(name) for name in packages},
         }
 
@@ -199,7 +206,4 @@ def _are_whole(folder: Path, facts: dict[str, Any]) -> bool:
 
 
 def _is_whole(path: Path, sha256: str) -> bool:
-    if not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    return path.is_file() and file_sha256(path) == sha256

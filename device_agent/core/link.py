@@ -155,6 +155,7 @@ class Link:
     def _hello(self) -> bytes:
         device, config = self.device, self.device.config
         utc = device.clock.utc()
+        writes, written_bytes = device.record.wear()
         return protocol.encode(
             {
                 "protocol": [protocol.VERSION],
@@ -166,6 +167,8 @@ class Link:
                 "agent": VERSION,
                 "heap_free": heap_free(),
                 "flash_free": device.free_bytes(),
+                "flash_writes": writes,
+                "flash_written_bytes": written_bytes,
                 "clock": utc is not None,
                 "utc": utc,
                 "uptime_ms": device.clock.ticks_ms(),

@@ -115,6 +115,9 @@ class Runtime:
 class Storage:
     """Files in one folder of the device; every method may raise OSError."""
 
+    writes = 0  # since this object was made: flash wears
+    written_bytes = 0
+
     def read(self, name: str) -> "bytes | None":
         """The whole file, or None when there is none."""
         raise Unfilled("Storage.read")

@@ -179,7 +179,8 @@ def parse_presence(payload: bytes) -> dict:  # type: ignore[type-arg]
 def parse_hello(payload: bytes) -> dict:  # type: ignore[type-arg]
     """A checked hello.
 
-    Fields: protocol (list), epoch, boot, session, board, runtime, agent, heap_free, flash_free, clock (bool),
+    Fields: protocol (list), epoch, boot, session, board, runtime, agent, heap_free, flash_free, flash_writes,
+    flash_written_bytes (both since the state was made), clock (bool),
     utc (seconds or null), uptime_ms, keys (ids of those it trusts), apps {app: {installed {artifact, delivery, model,
     version} | null, sequence, manifest (sha256 of its bytes | null), delivery {id, state} | null, outcome {delivery,
     state, reason} | null}}.

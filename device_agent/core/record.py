@@ -55,6 +55,12 @@ class Record:
                 "keys": [],
             }
 
+        self.worn: list = self.fields.get("flash") or [0, 0]  # by earlier boots
+
+    def wear(self) -> list:
+        """[writes, bytes] that this device's storage has taken since it was made; kept at every save."""
+        return [self.worn[0] + self.storage.writes, self.worn[1] + self.storage.written_bytes]
+
     def _read(self, name: str) -> "bytes | None":
         try:
             return self.storage.read(name)
@@ -74,6 +80,7 @@ class Record:
         counter = self.fields["counter"] + 1
         fields = dict(self.fields)
         fields["counter"] = counter
+        fields["flash"] = self.wear()
         self.storage.write_atomic(FILES[counter % 2], _pack(fields))
         # Only now: after a failed write the next one must go to the same file, not to the good one.
         self.fields["counter"] = counter

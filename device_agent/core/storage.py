@@ -26,6 +26,10 @@ class FileStorage(ports.Storage):
         except OSError:
             os.listdir(folder)  # raises the clearer error when it is no folder either
 
+    def _count(self, data: bytes) -> None:
+        self.writes += 1
+        self.written_bytes += len(data)
+
     def path(self, name: str) -> str:
         """Where the file stands."""
         return self.folder + "/" + name
@@ -59,11 +63,13 @@ class FileStorage(ports.Storage):
 
     def append(self, name: str, data: bytes) -> None:
         """Add to the end of the file, making it when needed."""
+        self._count(data)
         with open(self.path(name), "ab") as file:
             file.write(data)
 
     def write_at(self, name: str, offset: int, data: bytes) -> None:
         """Overwrite from `offset` on; a new file needs offset 0."""
+        self._count(data)
         with open(self.path(name), "r+b" if self.exists(name) else "wb") as file:
             file.seek(offset)
             file.write(data)
@@ -76,6 +82,7 @@ class FileStorage(ports.Storage):
 
     def write_atomic(self, name: str, data: bytes) -> None:
         """Write new, flush, sync, rename: after a power cut either the old or the new file is there."""
+        self._count(data)
         fresh = self.path(name + ".new")
         with open(fresh, "wb") as file:
             file.write(data)

@@ -11,7 +11,7 @@ from fleet.cli import server
 from fleet.cli.client import ApiError
 from fleet.cli.supervisor import StartError
 from fleet.cli.up import demo, up
-from fleet.cli.verbs import devices, jobs, models, rollouts, telemetry
+from fleet.cli.verbs import boards, devices, jobs, models, rollouts, telemetry
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +26,7 @@ for _name, _group in {
     "targets": models.targets,
     "artifacts": models.artifacts,
     "jobs": jobs.jobs,
+    "device": boards.boards,
     "devices": devices.devices,
     "groups": devices.groups,
     "rollouts": rollouts.rollouts,

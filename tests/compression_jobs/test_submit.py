@@ -52,11 +52,7 @@ def test_a_job_is_queued_and_can_be_followed(queue: list[Any]) -> None:
     ("changes", "words"),
     [
         ({"goals_targets": ["pdp-11"]}, "no such target"),
-        ({"goals_targets": ["stm32f746"]}, "raspberry-pi-4"),
-        (
-            {"goals_targets": ["raspberry-pi-4-litert", "nrf52840"]},
-            "nrf52840: nothing writes artifacts for tflite-micro yet",
-        ),
+        ({"goals_targets": ["pdp-11"]}, "raspberry-pi-4"),
         ({"goals_targets": []}, "targets"),
         ({"goals_targets": ["raspberry-pi-4", "raspberry-pi-4"]}, "different targets"),
         ({"goals_min_accuracy": None}, "nothing says what must survive"),
@@ -101,7 +97,6 @@ def test_dimensions_that_the_dataset_settles_are_fine() -> None:
     [
         ({"state": CheckState.CHECKING}, 409, "still being checked"),
         ({"state": CheckState.REFUSED, "reason": "it is a poem"}, 409, "was refused: it is a poem"),
-        ({"format": "tflite"}, 422, "starts from ONNX"),
         ({"facts": FACTS | {"quantised": True}}, 422, "quantised already"),
     ],
 )
@@ -153,3 +148,20 @@ def test_a_job_that_is_not_there_is_said_so(path: str) -> None:
 def test_the_schema_of_recipes_names_every_pass_with_its_options() -> None:
     schema = api_client(Role.VIEWER).get("/api/v1/recipes/schema").json()
     assert "properties" in schema["quantize"]["options"]
+
+
+def test_a_student_of_ones_own_is_named_by_model_and_version(queue: list[Any]) -> None:
+    student = VersionFactory()
+    waiting = VersionFactory(state=CheckState.CHECKING)
+
+    def recipe(name: str) -> list[dict[str, Any]]:
+        return [{"name": "distill", "options": {"student": "given", "student_model": name}}]
+
+    for name, status, words in (
+        ("student", 422, "student names no version"),
+        (f"{student.model.slug}/99", 404, "no version 99"),
+        (f"{waiting.model.slug}/{waiting.number}", 409, "is not ready"),
+    ):
+        answer = submit(body(recipe=recipe(name)))
+        assert (answer.status_code, words in answer.content.decode()) == (status, True), answer.content
+    assert submit(body(recipe=recipe(f"{student.model.slug}/{student.number}"))).status_code == 202

@@ -26,6 +26,7 @@ def test_the_demonstration_comes_out_right_and_leaves_nothing_running(tmp_path: 
         assert row["server_accuracy"]["n"] == 250
         assert row["device_accuracy"]["n"] >= 60
         assert row["p50_us"] <= row["p95_us"]
+    assert {row["runtime"] for row in told["devices"]} == {place.runtime for place in PLACES}
     broken = told["broken_version"]
     assert broken["stopped_by"] == ["device trial", "gate"]
     assert (broken["exposed"], broken["restored"]) == (1, len(PLACES))

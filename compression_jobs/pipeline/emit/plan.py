@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from compression_jobs.pipeline.emit.plan_arena import is_direct, place, scratch
 from compression_jobs.pipeline.errors import refuse_all
-from compression_jobs.pipeline.graph import memory
-from compression_jobs.pipeline.graph import quant_elementwise as e
 from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.quant_arithmetic import (
-    EXACT_BOUND,
     QMAX,
     QMIN,
     mean_multiplier,
@@ -25,18 +23,17 @@ from compression_jobs.pipeline.graph.quant_softmax import (
     THIRTY_TWO_17THS,
     exponentials_of_differences,
 )
+from compression_jobs.pipeline.graph.quant_tables import table
+from compression_jobs.pipeline.graph.quant_windows import kernel_of
 from device_agent.runtimes.plan import layout as p
 from device_agent.runtimes.plan.words import WORDS
 
 UNSIGNED = 128  # stored bytes are the int8 value plus this
 
 
-ALIGNMENT = 4  # of tensors in the arena; kernels read bytes
-
-
 def emit(graph: q.QuantGraph) -> bytes:
     """The plan file of `graph`, the same bytes each time; raises Refused when arithmetic would not be exact."""
-    problems = [problem for op in graph.ops for problem in (*_problems_of(graph, op), *e.problems(graph, op))]
+    problems = [problem for op in graph.ops for problem in _problems_of(graph, op)]
     refuse_all(problems, "use onnxruntime for this model, or change these operators")
     refuse_all(graph.problems(), "calibrate with other rows, or keep the model in float")
     writer = _Writer(graph)
@@ -51,13 +48,6 @@ def _problems_of(graph: q.QuantGraph, op: q.Op) -> list[str]:
         return [f"{op.name}: {type(op).__name__} is not in the micropython operator table ({names})"]
     if isinstance(op, q.Softmax) and graph.tensor_of(op).shape[-1] > p.SOFTMAX_WIDTH:
         return [f"{op.name}: softmax over more than {p.SOFTMAX_WIDTH} values leaves 32-bit arithmetic"]
-    if isinstance(op, q.Mean):
-        _, height, width, _ = graph.tensor_of(op).shape
-        shift = max(_mean_multiplier(graph, op)[1], 0)
-        if height * width * 255 * 2.0**shift >= EXACT_BOUND:
-            return [f"{op.name}: a mean over {height * width} values leaves 32-bit arithmetic"]
-    if isinstance(op, q.Transpose) and len(graph.tensor_of(op).shape) > 4:
-        return [f"{op.name}: more than four axes"]
     return []
 
 
@@ -68,7 +58,7 @@ class _Writer:
         self.graph = graph
         self.operators: list[tuple[int, dict[str, int]]] = []
         self.weights = bytearray()
-        self.offsets, self.arena_bytes = _place(graph)
+        self.offsets, self.arena_bytes = place(graph)
 
     def add(self, kind: int, **words: int) -> None:
         """One operator with its words by name."""
@@ -113,54 +103,6 @@ def arena_bytes(plan: bytes) -> int:
     return int(struct.unpack_from(p.HEADER, plan)[3])
 
 
-def _place(graph: q.QuantGraph) -> tuple[dict[str, int], int]:
-    """Arena offset of each tensor and of each window that has to be gathered; and the size of the arena."""
-    homes = _homes(graph)
-    spans = {homes[name]: [0, 0] for name in graph.inputs}
-    for moment, op in enumerate(graph.ops, start=1):
-        spans.setdefault(homes[op.output], [moment, moment])
-        for name in (*op.inputs, op.output):
-            spans[homes[name]][1] = moment
-    for name in graph.outputs:
-        spans[homes[name]][1] = len(graph.ops) + 1
-    buffers = [memory.Buffer(name, graph.tensors[name].size, *span) for name, span in spans.items()]
-    for moment, op in enumerate(graph.ops, start=1):
-        if (size := _scratch_bytes(graph, op)) > 0:
-            buffers.append(memory.Buffer(_scratch(op), size, moment, moment))
-    placed = memory.plan(buffers, ALIGNMENT)
-    offsets = {name: placed.offsets[home] for name, home in homes.items()}
-    offsets |= {name: at for name, at in placed.offsets.items() if name not in graph.tensors}
-    return offsets, placed.peak_bytes + p.SLACK
-
-
-def _homes(graph: q.QuantGraph) -> dict[str, str]:
-    """Whose memory each tensor uses: a reshaped tensor is the one it is made from."""
-    homes = {name: name for name in graph.inputs}
-    for op in graph.ops:
-        homes[op.output] = homes[op.inputs[0]] if isinstance(op, q.Reshape) else op.output
-    return homes
-
-
-def _scratch(op: q.Op) -> str:
-    return f"window of {op.output}"
-
-
-def _scratch_bytes(graph: q.QuantGraph, op: q.Op) -> int:
-    if isinstance(op, q.Conv | q.DepthwiseConv) and not _is_direct(op):
-        height, width = _kernel(op)
-        return height * width * graph.tensor_of(op).shape[3]
-    return 0
-
-
-def _kernel(op: q.Conv | q.DepthwiseConv) -> q.Pair:
-    return int(op.weights.values.shape[1]), int(op.weights.values.shape[2])
-
-
-def _is_direct(op: q.Conv | q.DepthwiseConv) -> bool:
-    """Whether a window is a run of bytes in the input already."""
-    return _kernel(op) == (1, 1) and not any(op.padding)
-
-
 # --- operators -----------------------------------------------------------------------------------
 
 
@@ -195,18 +137,18 @@ def _weighted(writer: _Writer, op: q.Weighted, matrix: Any, group: int) -> dict[
 
 def _convolution(writer: _Writer, op: q.Conv | q.DepthwiseConv) -> None:
     depthwise = isinstance(op, q.DepthwiseConv)
-    values, direct = op.weights.values, _is_direct(op)
+    values, direct = op.weights.values, is_direct(op)
     matrix = values[0].reshape(-1, values.shape[3]).T if depthwise else values.reshape(len(values), -1)
     writer.add(
         p.CONVOLVE,
         **_weighted(writer, op, matrix, 4 if depthwise else p.GROUP),
-        **_window(writer.graph, op, _kernel(op), op.stride),
+        **_window(writer.graph, op, kernel_of(op), op.stride),
         dilation_h=op.dilation[0],
         dilation_w=op.dilation[1],
         pad_top=op.padding[0],
         pad_left=op.padding[1],
         direct=int(direct),
-        scratch=0 if direct else writer.offsets[_scratch(op)],
+        scratch=0 if direct else writer.offsets[scratch(op, op.inputs[0])],
         times=values.shape[3] // writer.graph.tensor_of(op).shape[3] if depthwise else 0,
     )
 
@@ -253,6 +195,7 @@ def _rescale(writer: _Writer, op: q.Op, **words: int) -> None:
     graph = writer.graph
     a, b, target = graph.tensor_of(op), graph.tensor_of(op, len(op.inputs) - 1), graph.output_of(op)
     places = {"a": writer.offsets[a.name], "b": writer.offsets[b.name], "target": writer.offsets[target.name]}
+    places = {name: words.pop(name, at) for name, at in places.items()}
     zeros = {f"zero_{n}": t.zero_point + UNSIGNED for n, t in (("a", a), ("b", b), ("out", target))}
     unused = {
         **_factor("a"),
@@ -277,9 +220,22 @@ def _add(writer: _Writer, op: q.Add) -> None:
     _rescale(writer, op, **words, **_clamped(*graph.bounds(op, op.activation)), first=0)
 
 
-def _mul(writer: _Writer, op: e.Mul) -> None:
+def _mul(writer: _Writer, op: q.Mul) -> None:
     bounds = _clamped(*writer.graph.bounds(op, op.activation))
-    _rescale(writer, op, **_factor("o", *e.product_multiplier(writer.graph, op)), **bounds, product=1)
+    places = {side: _repeated(writer, op, name) for side, name in zip("ab", op.inputs, strict=True)}
+    factor = _factor("o", *writer.graph.product_multiplier(op))
+    _rescale(writer, op, **factor, **bounds, **places, product=1)
+
+
+def _repeated(writer: _Writer, op: q.Mul, name: str) -> int:
+    """Where a factor lies at the size of the product: sizes of 1 are repeated first, by steps of 0."""
+    source, target = writer.graph.tensors[name], writer.graph.output_of(op)
+    if source.shape == target.shape:
+        return writer.offsets[name]
+    steps = [0 if size == 1 else step for size, step in zip(source.shape, _steps(source.shape), strict=True)]
+    at = writer.offsets[scratch(op, name)]
+    _gather(writer, writer.offsets[name], at, target.shape, steps)
+    return at
 
 
 def _mean(writer: _Writer, op: q.Mean) -> None:
@@ -330,8 +286,9 @@ def _move(writer: _Writer, source: int, target: int, sizes: Any, **words: int) -
     writer.add(p.MOVE, source=source, target=target, **(shape | steps | plain | words))
 
 
-def _lookup(writer: _Writer, op: e.Lookup) -> None:
-    _table(writer, op, op.values.astype(np.int64))
+def _look_up(writer: _Writer, op: q.LookUp) -> None:
+    answers = table(op, writer.graph.tensor_of(op), writer.graph.output_of(op))
+    _table(writer, op, answers.astype(np.int64))
 
 
 def _clamp(writer: _Writer, op: q.Clamp) -> None:
@@ -353,7 +310,7 @@ def _pad(writer: _Writer, op: q.Pad) -> None:
     _move(writer, writer.offsets[source.name], inside, (height, width * channels), t2=row)
 
 
-def _concat(writer: _Writer, op: e.Concat) -> None:
+def _concat(writer: _Writer, op: q.Concat) -> None:
     target = writer.graph.output_of(op)
     step, at = int(np.prod(target.shape[op.axis :])), writer.offsets[target.name]
     for name in op.inputs:
@@ -369,11 +326,20 @@ def _reshape(writer: _Writer, op: q.Reshape) -> None:
 
 
 def _transpose(writer: _Writer, op: q.Transpose) -> None:
-    shape = writer.graph.tensor_of(op).shape
-    steps = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
-    moves = [0] * (4 - len(shape)) + [steps[axis] for axis in op.order]
-    sizes = [shape[axis] for axis in op.order]
-    _move(writer, **_places(writer, op), sizes=sizes, **{f"s{axis}": step for axis, step in enumerate(moves)})
+    steps = _steps(writer.graph.tensor_of(op).shape)
+    sizes = writer.graph.output_of(op).shape
+    _gather(writer, **_places(writer, op), sizes=sizes, steps=[steps[axis] for axis in op.order])
+
+
+def _gather(writer: _Writer, source: int, target: int, sizes: Any, steps: list[int]) -> None:
+    """Packed bytes from bytes that lie `steps` apart on each axis."""
+    four = [0] * (4 - len(steps)) + steps
+    _move(writer, source, target, sizes, **{f"s{axis}": step for axis, step in enumerate(four)})
+
+
+def _steps(shape: tuple[int, ...]) -> list[int]:
+    """Bytes between neighbours on each axis."""
+    return [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
 
 
 EMITTERS: dict[type[q.Op], Callable[..., None]] = {
@@ -381,14 +347,14 @@ EMITTERS: dict[type[q.Op], Callable[..., None]] = {
     q.DepthwiseConv: _convolution,
     q.FullyConnected: _dense,
     q.Add: _add,
-    e.Mul: _mul,
+    q.Mul: _mul,
     q.Pool: _pool,
     q.Mean: _mean,
     q.Softmax: _softmax,
     q.Clamp: _clamp,
-    e.Lookup: _lookup,
+    q.LookUp: _look_up,
     q.Pad: _pad,
-    e.Concat: _concat,
+    q.Concat: _concat,
     q.Reshape: _reshape,
     q.Transpose: _transpose,
 }

@@ -212,10 +212,27 @@ def _fully_connected(writer: _Writer, op: q.FullyConnected) -> None:
     writer.give(writer.activated(real, op, op.activation), op.output, "own")
 
 
-def _add(writer: _Writer, op: q.Add) -> None:
+def _arithmetic(writer: _Writer, op: q.Add | q.Sub | q.Mul) -> None:
     order = _order_of(writer, op)
-    real = writer.node("Add", [writer.take(name, order) for name in op.inputs], f"{op.output}:sum")
+    kind = type(op).__name__
+    real = writer.node(kind, [writer.take(name, order) for name in op.inputs], f"{op.output}:{kind.lower()}")
     writer.give(writer.activated(real, op, op.activation), op.output, order)
+
+
+def _concat(writer: _Writer, op: q.Concat) -> None:
+    order = _order_of(writer, op)
+    axis = (0, 2, 3, 1)[op.axis] if order == "channels_second" else op.axis
+    parts = [writer.take(name, order) for name in op.inputs]
+    writer.give(writer.node("Concat", parts, f"{op.output}:joined", axis=axis), op.output, order)
+
+
+def _look_up(writer: _Writer, op: q.LookUp) -> None:
+    order = _order_of(writer, op)
+    real = writer.take(op.inputs[0], order)
+    if op.function != "requantize":
+        options = {"alpha": op.alpha} if op.function == "leaky_relu" else {}
+        real = writer.node(FUNCTIONS[op.function], [real], f"{op.output}:{op.function}", **options)
+    writer.give(real, op.output, order)
 
 
 def _pool(writer: _Writer, op: q.Pool) -> None:
@@ -235,6 +252,10 @@ def _pool(writer: _Writer, op: q.Pool) -> None:
 def _mean(writer: _Writer, op: q.Mean) -> None:
     source = writer.take(op.inputs[0], "channels_second")
     real = writer.node("GlobalAveragePool", [source], f"{op.output}:mean")
+    target = writer.graph.output_of(op)
+    if not _is_picture(target):
+        writer.give(writer.reshaped(real, target.shape, f"{op.output}:flat"), op.output, "own")
+        return
     writer.give(real, op.output, "channels_second")
 
 
@@ -299,11 +320,17 @@ def _is_picture(tensor: q.Tensor) -> bool:
     return len(tensor.shape) == 4
 
 
+FUNCTIONS = {"logistic": "Sigmoid", "tanh": "Tanh", "leaky_relu": "LeakyRelu", "hard_swish": "HardSwish"}
+
 WRITERS: dict[type[q.Op], Callable[[_Writer, Any], None]] = {
     q.Conv: _conv,
     q.DepthwiseConv: _conv,
     q.FullyConnected: _fully_connected,
-    q.Add: _add,
+    q.Add: _arithmetic,
+    q.Sub: _arithmetic,
+    q.Mul: _arithmetic,
+    q.Concat: _concat,
+    q.LookUp: _look_up,
     q.Pool: _pool,
     q.Mean: _mean,
     q.Clamp: _clamp,

@@ -83,35 +83,37 @@ def _describe(content: bytes) -> dict[str, Any]:
     if not 1 <= model.SubgraphsLength() <= MAX_SUBGRAPHS:
         raise Refused(DAMAGED + f": it has {model.SubgraphsLength()} subgraphs")
     graph = model.Subgraphs(0)
-    tensors, operators = _tensors(model, graph), _operators(model, graph)
-    _refuse_unusable(operators)
-    inputs = [tensors[index] for index in _indices(graph.InputsLength(), graph.Inputs)]
-    outputs = [tensors[index] for index in _indices(graph.OutputsLength(), graph.Outputs)]
+    found, operated = tensors(model, graph), operators(model, graph)
+    _refuse_unusable(operated)
+    inputs = [found[index] for index in indices(graph.InputsLength(), graph.Inputs)]
+    outputs = [found[index] for index in indices(graph.OutputsLength(), graph.Outputs)]
     if not inputs or not outputs:
         raise Refused("the model has no input or no output", remedy="convert it again")
-    counts = Counter(operator.op for operator in operators)
+    counts = Counter(operator.op for operator in operated)
     return {
         "format": "tflite",
         "inputs": [tensor.as_port() for tensor in inputs],
         "outputs": [tensor.as_port() for tensor in outputs],
         "operators": dict(sorted(counts.items())),
-        "parameters": sum(prod(t.shape) for t in tensors if t.constant and not t.dtype.startswith("int64")),
-        "macs": sum(_macs(operator, tensors) for operator in operators),
+        "parameters": sum(prod(t.shape) for t in found if t.constant and not t.dtype.startswith("int64")),
+        "macs": sum(_macs(operator, found) for operator in operated),
         "opset": None,
         "producer": (model.Description() or b"").decode("utf-8", "replace")[:200],
         "bytes": len(content),
-        "quantised": any(t.dtype in ("int8", "uint8", "int16") for t in tensors if not t.constant),
+        "quantised": any(t.dtype in ("int8", "uint8", "int16") for t in found if not t.constant),
         "problems": ["it is a ready .tflite; it can be measured and deployed as it is, not compressed again"],
     }
 
 
-def _indices(length: int, read: Any) -> list[int]:
+def indices(length: int, read: Any) -> list[int]:
+    """A list of tensors; raises Refused for one that is too long."""
     if length > MAX_EDGES:
         raise Refused(DAMAGED + f": a list of {length} tensors")
     return [int(read(position)) for position in range(length)]
 
 
-def _tensors(model: Any, graph: Any) -> list[TensorFacts]:
+def tensors(model: Any, graph: Any) -> list[TensorFacts]:
+    """Every tensor of a subgraph; raises Refused for too many, or too many dimensions."""
     if graph.TensorsLength() > 4 * MAX_NODES:
         raise Refused(f"the model has {graph.TensorsLength()} tensors; at most {4 * MAX_NODES} are accepted")
     return [_tensor(model, graph.Tensors(index)) for index in range(graph.TensorsLength())]
@@ -135,7 +137,8 @@ def _tensor(model: Any, tensor: Any) -> TensorFacts:
     return TensorFacts(name, NAMES_OF_TYPES[tensor.Type()], shape, constant, scale, zero_point)
 
 
-def _operators(model: Any, graph: Any) -> list[OperatorFacts]:
+def operators(model: Any, graph: Any) -> list[OperatorFacts]:
+    """Every operator of a subgraph; raises Refused for too many."""
     count = graph.OperatorsLength()
     if not 0 < count <= MAX_NODES or model.OperatorCodesLength() > MAX_NODES:
         raise Refused(f"the model has {count} operators; 1 to {MAX_NODES} are accepted")
@@ -150,8 +153,8 @@ def _operator(model: Any, operator: Any) -> OperatorFacts:
     op = NAMES_OF_OPERATORS[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
     if op == "CUSTOM":
         op = "CUSTOM " + (code.CustomCode() or b"").decode("utf-8", "replace")[:100]
-    inputs = _indices(operator.InputsLength(), operator.Inputs)
-    return OperatorFacts(op, inputs, _indices(operator.OutputsLength(), operator.Outputs))
+    inputs = indices(operator.InputsLength(), operator.Inputs)
+    return OperatorFacts(op, inputs, indices(operator.OutputsLength(), operator.Outputs))
 
 
 def _refuse_unusable(operators: list[OperatorFacts]) -> None:

@@ -19,6 +19,8 @@ from compression_jobs.pipeline.graph.quant_weights import Granularity, quantize_
 Order = Literal["onnx", "channels_last"]
 Scale = tuple[float, int]
 
+AXES: dict[Order, tuple[int, ...]] = {"channels_last": (0, 2, 3, 1), "onnx": (0, 3, 1, 2)}
+
 
 class UnsupportedError(Exception):
     """The node cannot be quantised; the text says why."""
@@ -65,8 +67,9 @@ class Builder:
         return self.result.tensors[self.held[name, order]]
 
     def order_for(self, name: str) -> Order:
-        """Pictures are kept channels last, everything else as it is."""
-        return "channels_last" if len(self.shape(name)) == 4 else "onnx"
+        """Pictures, and signals that a convolution made, are kept channels last, everything else as it is."""
+        is_signal = len(self.shape(name)) == 3 and (name, "channels_last") in self.held
+        return "channels_last" if is_signal or len(self.shape(name)) == 4 else "onnx"
 
     def fused_activation(self, name: str) -> tuple[q.Activation, str]:
         """The activation that follows `name` alone, and the tensor behind it."""
@@ -85,7 +88,8 @@ class Builder:
         """A new quantised tensor for an ONNX tensor."""
         shape = self.shape(name)
         if order == "channels_last":
-            shape = (shape[0], *shape[2:], shape[1])
+            batch, channels, height, width = as_picture(shape)
+            shape = (batch, height, width, channels)
         label = name if order == "onnx" else f"{name}/channels_last"
         return self._add_tensor(name, order, q.Tensor(label, shape, *scale))
 
@@ -116,9 +120,22 @@ class Builder:
         label = f"{target.name}:order"
         if moves_nothing(self.shape(name)):
             self.add(q.Reshape(label, (source.name,), target.name))
+        elif len(self.shape(name)) == 3:
+            self._bring_signal(name, order, source, target)
         else:
-            axes = (0, 2, 3, 1) if order == "channels_last" else (0, 3, 1, 2)
-            self.add(q.Transpose(label, (source.name,), target.name, axes))
+            self.add(q.Transpose(label, (source.name,), target.name, AXES[order]))
+
+    def _bring_signal(self, name: str, order: Order, source: q.Tensor, target: q.Tensor) -> None:
+        """A signal is a picture of height 1."""
+        picture = q.Tensor(f"{name}/picture", as_picture(self.shape(name)), source.scale, source.zero_point)
+        self.result.tensors[picture.name] = picture
+        steps = [source.name, picture.name, target.name]
+        if order == "channels_last":
+            self.add(q.Reshape(f"{target.name}:shape", (steps[0],), steps[1]))
+            self.add(q.Transpose(f"{target.name}:order", (steps[1],), steps[2], AXES[order]))
+        else:
+            self.add(q.Transpose(f"{target.name}:order", (steps[0],), steps[1], AXES[order]))
+            self.add(q.Reshape(f"{target.name}:shape", (steps[1],), steps[2]))
 
     def _reshape_late(self, name: str) -> None:
         if (name, "onnx") in self.held:
@@ -133,9 +150,19 @@ class Builder:
         self.add(q.Reshape(target.name, (source.name,), target.name))
 
 
+def name_of(node: NodeProto) -> str:
+    """What messages call the node."""
+    return str(node.name or node.output[0])
+
+
+def as_picture(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(batch, channels, height, width); a signal has height 1."""
+    return (*shape[:2], 1, shape[2]) if len(shape) == 3 else shape
+
+
 def moves_nothing(shape: tuple[int, ...]) -> bool:
-    """Whether a picture has the same bytes in either order."""
-    return shape[1] == 1 or shape[2] * shape[3] == 1
+    """Whether a picture or signal has the same bytes in either order."""
+    return shape[1] == 1 or int(np.prod(shape[2:])) == 1
 
 
 def activation_of(graph: Graph, node: NodeProto) -> q.Activation | None:
@@ -153,11 +180,11 @@ def activation_of(graph: Graph, node: NodeProto) -> q.Activation | None:
 
 
 def pair(values: object, default: int) -> q.Pair:
-    """Two integers of a 2-D attribute, or the default twice."""
+    """Two integers of a 2-D attribute, or the default twice; one of a 1-D attribute is for the width."""
     if values is None:
         return default, default
-    first, second = cast(list[int], values)
-    return int(first), int(second)
+    *first, second = cast(list[int], values)
+    return int(first[0]) if first else default, int(second)
 
 
 def padding_of(node: NodeProto, size: q.Pair, kernel: q.Pair, stride: q.Pair, dilation: q.Pair) -> q.Padding:
@@ -165,7 +192,8 @@ def padding_of(node: NodeProto, size: q.Pair, kernel: q.Pair, stride: q.Pair, di
     options = attributes(node)
     mode = options.get("auto_pad", "NOTSET")
     if mode in ("NOTSET", ""):
-        top, left, bottom, right = options.get("pads", (0, 0, 0, 0))
+        pads = options.get("pads", (0, 0, 0, 0))
+        top, left, bottom, right = pads if len(pads) == 4 else (0, pads[0], 0, pads[1])
         return top, left, bottom, right
     if mode == "VALID":
         return 0, 0, 0, 0

@@ -1,83 +1,92 @@
-"""Operators of the QuantGraph that treat values one by one or only move them: product, table, concatenation.
+"""ONNX nodes without weights as operators of the QuantGraph: arithmetic, concatenation, functions of elements."""
 
-A table is any function of one int8 value (logistic, tanh, leaky relu, hard swish, a change of scale).
-"""
-
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
+from onnx import NodeProto
 
 from compression_jobs.pipeline.graph import quantgraph as q
-from compression_jobs.pipeline.graph.quant_arithmetic import (
-    EXACT_BOUND,
-    QMAX,
-    QMIN,
-    multiply,
-    quantize_multipliers,
-)
+from compression_jobs.pipeline.graph.graph import attributes
+from compression_jobs.pipeline.graph.quant_builder import AXES, Builder, UnsupportedError, name_of
+
+LEAKY_SLOPE = 0.01  # ONNX's default
 
 
-@dataclass(frozen=True)
-class Mul(q.Op):
-    """Product of two tensors of the same shape, to a scale of its own."""
-
-    activation: q.Activation
-
-
-@dataclass(frozen=True)
-class Lookup(q.Op):
-    """A function of single values, as its 256 results for -128 to 127."""
-
-    values: q.Int8Array
+def _sum(builder: Builder, node: NodeProto) -> None:
+    _refuse_constants(builder, node)
+    shapes = [builder.shape(name) for name in node.input]
+    if shapes[0] != shapes[1]:
+        raise UnsupportedError("only the sum of two computed tensors of one shape has an int8 form here")
+    _arithmetic(builder, node, q.Sub if node.op_type == "Sub" else q.Add)
 
 
-@dataclass(frozen=True)
-class Concat(q.Op):
-    """Tensors one after the other along an axis; all share the scale of the output."""
-
-    axis: int
-
-
-def product_multiplier(graph: q.QuantGraph, op: Mul) -> tuple[int, int]:
-    """Multiplier and shift of a product."""
-    a, b = graph.tensor_of(op), graph.tensor_of(op, 1)
-    multiplier, shift = quantize_multipliers(np.array(a.scale * b.scale / graph.output_of(op).scale))
-    return int(multiplier), int(shift)
+def _product(builder: Builder, node: NodeProto) -> None:
+    _refuse_constants(builder, node)
+    ranks = {len(builder.shape(name)) for name in (*node.input, node.output[0])}
+    if len(ranks) != 1:
+        raise UnsupportedError("only the product of two computed tensors of one rank has an int8 form here")
+    _arithmetic(builder, node, q.Mul)
 
 
-def rescaling(source: q.Tensor, target: q.Tensor) -> q.Int8Array:
-    """The table that brings values of `source` to the scale of `target` (tflite: Requantize)."""
-    multiplier, shift = quantize_multipliers(np.array(source.scale / target.scale))
-    scaled = multiply(np.arange(QMIN, QMAX + 1) - source.zero_point, multiplier, shift) + target.zero_point
-    return np.clip(scaled, QMIN, QMAX).astype(np.int8)
+def _refuse_constants(builder: Builder, node: NodeProto) -> None:
+    if any(name in builder.graph.initializers for name in node.input):
+        raise UnsupportedError(
+            f"{node.op_type} with a constant has no int8 form here; only two computed tensors"
+        )
 
 
-def problems(graph: q.QuantGraph, op: q.Op) -> Iterator[str]:
-    """What would make runtimes disagree about `op`."""
-    if isinstance(op, Concat) and any(
-        not graph.tensors[name].same_scale(graph.output_of(op)) for name in op.inputs
-    ):
-        yield f"{op.name}: inputs and output must share their scale"
-    if isinstance(op, Mul) and 255 * 255 * 2.0 ** product_multiplier(graph, op)[1] >= EXACT_BOUND:
-        yield f"{op.name}: the product's scale is too small for its inputs"
+def _arithmetic(builder: Builder, node: NodeProto, kind: type[q.Add] | type[q.Sub] | type[q.Mul]) -> None:
+    order = builder.order_for(node.input[0])
+    sources = tuple(builder.tensor(name, order).name for name in node.input)
+    activation, output = builder.fused_activation(node.output[0])
+    target = builder.define(output, order, builder.affine_of(output))
+    builder.add(kind(name_of(node), sources, target.name, activation))
 
 
-def _mul(graph: q.QuantGraph, op: Mul, inputs: list[q.Int8Array]) -> Any:
-    a, b = (
-        stored.astype(np.int64) - graph.tensor_of(op, index).zero_point for index, stored in enumerate(inputs)
-    )
-    scaled = multiply(a * b, *product_multiplier(graph, op)) + graph.output_of(op).zero_point
-    return np.clip(scaled, *graph.bounds(op, op.activation))
+def _concat(builder: Builder, node: NodeProto) -> None:
+    _refuse_constants(builder, node)
+    rank = len(builder.shape(node.output[0]))
+    order = builder.order_for(node.input[0])
+    axis = attributes(node)["axis"] % rank
+    if order == "channels_last":
+        # A signal has height 1, so that its length is the picture's width.
+        axis = AXES[order].index(3 if rank == 3 and axis == 2 else axis)
+    target = builder.define(node.output[0], order, builder.affine_of(node.output[0]))
+    sources = tuple(_rescaled(builder, builder.tensor(name, order), target) for name in node.input)
+    builder.add(q.Concat(name_of(node), sources, target.name, axis))
 
 
-def _lookup(graph: q.QuantGraph, op: Lookup, inputs: list[q.Int8Array]) -> Any:
-    return op.values[inputs[0].astype(np.int64) - QMIN]
+def _rescaled(builder: Builder, source: q.Tensor, like: q.Tensor) -> str:
+    """The tensor at another scale: concatenation copies bytes."""
+    if source.same_scale(like):
+        return source.name
+    made = q.Tensor(f"{source.name}/for/{like.name}", source.shape, like.scale, like.zero_point)
+    if made.name not in builder.result.tensors:
+        builder.result.tensors[made.name] = made
+        builder.add(q.LookUp(made.name, (source.name,), made.name, "requantize"))
+    return made.name
 
 
-def _concat(graph: q.QuantGraph, op: Concat, inputs: list[q.Int8Array]) -> Any:
-    return np.concatenate(inputs, axis=op.axis)
+def _function(name: q.Function) -> Callable[[Builder, NodeProto], None]:
+    def handle(builder: Builder, node: NodeProto) -> None:
+        order = builder.order_for(node.input[0])
+        source, output = builder.tensor(node.input[0], order), node.output[0]
+        scale = q.FIXED_SCALES.get(name) or builder.affine_of(output)
+        target = builder.define(output, order, scale)
+        slope = attributes(node).get("alpha", LEAKY_SLOPE) if name == "leaky_relu" else 0.0
+        alpha = float(np.float32(slope))
+        builder.add(q.LookUp(name_of(node), (source.name,), target.name, name, alpha))
+
+    return handle
 
 
-KERNELS: dict[type[q.Op], Callable[..., Any]] = {Mul: _mul, Lookup: _lookup, Concat: _concat}
+HANDLERS: dict[str, Callable[[Builder, NodeProto], None]] = {
+    "Add": _sum,
+    "Sub": _sum,
+    "Mul": _product,
+    "Concat": _concat,
+    "Sigmoid": _function("logistic"),
+    "Tanh": _function("tanh"),
+    "LeakyRelu": _function("leaky_relu"),
+    "HardSwish": _function("hard_swish"),
+}

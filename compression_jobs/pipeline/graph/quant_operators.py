@@ -6,12 +6,15 @@ from typing import Any, Literal
 import numpy as np
 from onnx import NodeProto
 
+from compression_jobs.pipeline.graph import quant_elementwise
 from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.graph import Array, attributes
 from compression_jobs.pipeline.graph.quant_builder import (
     Builder,
     UnsupportedError,
     activation_of,
+    as_picture,
+    name_of,
     padding_of,
     pair,
 )
@@ -19,8 +22,9 @@ from compression_jobs.pipeline.graph.quant_builder import (
 
 def _conv(builder: Builder, node: NodeProto) -> None:
     weight = _constant(builder, node, 1)
-    if weight.ndim != 4:
-        raise UnsupportedError(f"{weight.ndim - 2}-D convolutions have no int8 form here; only 2-D ones have")
+    if weight.ndim not in (3, 4):
+        raise UnsupportedError(f"{weight.ndim - 2}-D convolutions have no int8 form; 1-D and 2-D ones have")
+    weight = weight.reshape(as_picture(weight.shape))
     source = builder.tensor(node.input[0], "channels_last")
     options = attributes(node)
     groups, channels = options.get("group", 1), source.shape[3]
@@ -31,7 +35,7 @@ def _conv(builder: Builder, node: NodeProto) -> None:
     kind, ordered = _convolution_kind(weight, groups, channels)
     target = builder.define(output, "channels_last", builder.affine_of(output))
     weights = builder.weights(ordered, builder.graph.constant(node, 2), kind.channel_axis, source)
-    place = (_name(node), (source.name,), target.name)
+    place = (name_of(node), (source.name,), target.name)
     builder.add(kind(*place, weights, activation, stride, padding, dilation))
 
 
@@ -80,7 +84,7 @@ def _dense(builder: Builder, node: NodeProto, weight: Array, bias: Array | None,
     activation, output = builder.fused_activation(output)
     target = builder.define(output, "onnx", builder.affine_of(output))
     weights = builder.weights(weight, bias, 0, source)
-    builder.add(q.FullyConnected(_name(node), (source.name,), target.name, weights, activation))
+    builder.add(q.FullyConnected(name_of(node), (source.name,), target.name, weights, activation))
 
 
 def _flat_source(builder: Builder, name: str, weight: Array) -> tuple[q.Tensor, Array]:
@@ -88,7 +92,7 @@ def _flat_source(builder: Builder, name: str, weight: Array) -> tuple[q.Tensor, 
     origin = builder.flattened.get(name)
     if origin is None or (name, "onnx") in builder.held or (origin, "channels_last") not in builder.held:
         return builder.tensor(name, "onnx"), weight
-    _, channels, height, width = builder.shape(origin)
+    _, channels, height, width = as_picture(builder.shape(origin))
     picture = builder.tensor(origin, "channels_last")
     label = f"{name}/channels_last"
     if label not in builder.result.tensors:
@@ -99,17 +103,6 @@ def _flat_source(builder: Builder, name: str, weight: Array) -> tuple[q.Tensor, 
     return builder.result.tensors[label], np.ascontiguousarray(moved.reshape(len(weight), -1))
 
 
-def _add(builder: Builder, node: NodeProto) -> None:
-    shapes = [builder.shape(name) for name in node.input]
-    if any(name in builder.graph.initializers for name in node.input) or shapes[0] != shapes[1]:
-        raise UnsupportedError("only the sum of two computed tensors of one shape has an int8 form here")
-    order = builder.order_for(node.input[0])
-    sources = tuple(builder.tensor(name, order).name for name in node.input)
-    activation, output = builder.fused_activation(node.output[0])
-    target = builder.define(output, order, builder.affine_of(output))
-    builder.add(q.Add(_name(node), sources, target.name, activation))
-
-
 def _activation(builder: Builder, node: NodeProto) -> None:
     activation = activation_of(builder.graph, node)
     if activation is None:
@@ -117,7 +110,7 @@ def _activation(builder: Builder, node: NodeProto) -> None:
     order = builder.order_for(node.input[0])
     source = builder.tensor(node.input[0], order)
     target = builder.define(node.output[0], order, (source.scale, source.zero_point))
-    builder.add(q.Clamp(_name(node), (source.name,), target.name, activation))
+    builder.add(q.Clamp(name_of(node), (source.name,), target.name, activation))
 
 
 def _pool(builder: Builder, node: NodeProto) -> None:
@@ -137,7 +130,7 @@ def _pool(builder: Builder, node: NodeProto) -> None:
     )
     if expected != target.shape[1:3]:
         raise UnsupportedError("pooling windows that reach over the edge (ceil_mode) have no int8 form")
-    builder.add(q.Pool(_name(node), (source.name,), target.name, mode, kernel, stride, padding))
+    builder.add(q.Pool(name_of(node), (source.name,), target.name, mode, kernel, stride, padding))
 
 
 def _padded(builder: Builder, node: NodeProto, source: q.Tensor, padding: q.Padding) -> q.Tensor:
@@ -153,14 +146,14 @@ def _padded(builder: Builder, node: NodeProto, source: q.Tensor, padding: q.Padd
 def _global_average(builder: Builder, node: NodeProto) -> None:
     source = _picture(builder, node)
     target = builder.define(node.output[0], "channels_last", builder.affine_of(node.output[0]))
-    builder.add(q.Mean(_name(node), (source.name,), target.name))
+    builder.add(q.Mean(name_of(node), (source.name,), target.name))
 
 
 def _global_max(builder: Builder, node: NodeProto) -> None:
     source = _picture(builder, node)
     kernel = (source.shape[1], source.shape[2])
     target = builder.define(node.output[0], "channels_last", (source.scale, source.zero_point))
-    builder.add(q.Pool(_name(node), (source.name,), target.name, "max", kernel, (1, 1), (0, 0, 0, 0)))
+    builder.add(q.Pool(name_of(node), (source.name,), target.name, "max", kernel, (1, 1), (0, 0, 0, 0)))
 
 
 def _pad(builder: Builder, node: NodeProto) -> None:
@@ -170,11 +163,13 @@ def _pad(builder: Builder, node: NodeProto) -> None:
     if amounts is None or mode != "constant" or (fill is not None and float(fill.ravel()[0]) != 0.0):
         raise UnsupportedError("only padding with a constant number of zeros has an int8 form")
     values = [int(value) for value in amounts]
+    if len(values) == 6:
+        values = [*values[:2], 0, values[2], *values[3:5], 0, values[5]]
     if len(node.input) > 3 or len(values) != 8 or any(values[i] for i in (0, 1, 4, 5)) or min(values) < 0:
         raise UnsupportedError("only padding of height and width has an int8 form")
     target = builder.define(node.output[0], "channels_last", (source.scale, source.zero_point))
     padding = (values[2], values[3], values[6], values[7])
-    builder.add(q.Pad(_name(node), (source.name,), target.name, padding))
+    builder.add(q.Pad(name_of(node), (source.name,), target.name, padding))
 
 
 def _reshape(builder: Builder, node: NodeProto) -> None:
@@ -198,19 +193,15 @@ def _softmax(builder: Builder, node: NodeProto) -> None:
         raise UnsupportedError("softmax has an int8 form over the channels only")
     source = builder.tensor(node.input[0], order)
     target = builder.define(node.output[0], order, (q.SOFTMAX_SCALE, q.SOFTMAX_ZERO_POINT))
-    builder.add(q.Softmax(_name(node), (source.name,), target.name))
+    builder.add(q.Softmax(name_of(node), (source.name,), target.name))
 
 
 # --- small questions -----------------------------------------------------------------------------
 
 
-def _name(node: NodeProto) -> str:
-    return str(node.name or node.output[0])
-
-
 def _picture(builder: Builder, node: NodeProto) -> q.Tensor:
-    if len(builder.shape(node.input[0])) != 4:
-        raise UnsupportedError("only 2-D pooling and padding have an int8 form here")
+    if len(builder.shape(node.input[0])) not in (3, 4):
+        raise UnsupportedError("only 1-D and 2-D pooling and padding have an int8 form here")
     return builder.tensor(node.input[0], "channels_last")
 
 
@@ -229,7 +220,7 @@ HANDLERS: dict[str, Callable[[Builder, NodeProto], None]] = {
     "Conv": _conv,
     "Gemm": _gemm,
     "MatMul": _matmul,
-    "Add": _add,
+    **quant_elementwise.HANDLERS,
     "Relu": _activation,
     "Clip": _activation,
     "MaxPool": _pool,

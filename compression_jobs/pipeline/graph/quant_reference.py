@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compression_jobs.pipeline.graph import quant_elementwise
 from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.quant_arithmetic import (
     QMAX,
@@ -22,6 +21,7 @@ from compression_jobs.pipeline.graph.quant_arithmetic import (
     quantize_multipliers,
 )
 from compression_jobs.pipeline.graph.quant_softmax import softmax
+from compression_jobs.pipeline.graph.quant_tables import table
 
 Int8Array = npt.NDArray[np.int8]
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -88,15 +88,25 @@ def _requantize(graph: q.QuantGraph, op: q.Weighted, sums: Int64Array) -> Int64A
     return _clip(scaled + graph.output_of(op).zero_point, graph.bounds(op, op.activation))
 
 
-def _add(graph: q.QuantGraph, op: q.Add, inputs: list[Int8Array]) -> Int64Array:
+def _add(graph: q.QuantGraph, op: q.Add | q.Sub, inputs: list[Int8Array]) -> Int64Array:
     sources = [graph.tensor_of(op, index) for index in range(2)]
     target = graph.output_of(op)
     common = 2 * max(source.scale for source in sources)
-    total: Any = 0
-    for source, stored in zip(sources, inputs, strict=True):
-        shifted = (stored.astype(np.int64) - source.zero_point) << ADD_LEFT_SHIFT
-        total = total + _scale_down(shifted, source.scale / common)
+    first, second = (
+        _scale_down((stored.astype(np.int64) - source.zero_point) << ADD_LEFT_SHIFT, source.scale / common)
+        for source, stored in zip(sources, inputs, strict=True)
+    )
+    total = first - second if isinstance(op, q.Sub) else first + second
     scaled = _scale_down(total, common / ((1 << ADD_LEFT_SHIFT) * target.scale))
+    return _clip(scaled + target.zero_point, graph.bounds(op, op.activation))
+
+
+def _mul(graph: q.QuantGraph, op: q.Mul, inputs: list[Int8Array]) -> Int64Array:
+    sources, target = [graph.tensor_of(op, index) for index in range(2)], graph.output_of(op)
+    first, second = (
+        stored.astype(np.int64) - source.zero_point for source, stored in zip(sources, inputs, strict=True)
+    )
+    scaled = multiply(first * second, *graph.product_multiplier(op))
     return _clip(scaled + target.zero_point, graph.bounds(op, op.activation))
 
 
@@ -153,6 +163,15 @@ def _softmax(graph: q.QuantGraph, op: q.Softmax, inputs: list[Int8Array]) -> Int
     return softmax(inputs[0], graph.tensor_of(op).scale)
 
 
+def _concat(graph: q.QuantGraph, op: q.Concat, inputs: list[Int8Array]) -> Int8Array:
+    return np.concatenate(inputs, axis=op.axis)
+
+
+def _look_up(graph: q.QuantGraph, op: q.LookUp, inputs: list[Int8Array]) -> Int8Array:
+    answers = table(op, graph.tensor_of(op), graph.output_of(op))
+    return np.asarray(answers[inputs[0].astype(np.int64) - QMIN])
+
+
 # --- windows -------------------------------------------------------------------------------------
 
 
@@ -185,6 +204,10 @@ KERNELS: dict[type[q.Op], Callable[..., Any]] = {
     q.DepthwiseConv: _depthwise,
     q.FullyConnected: _fully_connected,
     q.Add: _add,
+    q.Sub: _add,
+    q.Mul: _mul,
+    q.Concat: _concat,
+    q.LookUp: _look_up,
     q.Pool: _pool,
     q.Mean: _mean,
     q.Clamp: _clamp,
@@ -192,5 +215,4 @@ KERNELS: dict[type[q.Op], Callable[..., Any]] = {
     q.Reshape: _reshape,
     q.Transpose: _transpose,
     q.Softmax: _softmax,
-    **quant_elementwise.KERNELS,
 }

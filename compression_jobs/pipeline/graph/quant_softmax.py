@@ -48,7 +48,7 @@ def _exponentials(differences: Int64Array, scale: float) -> tuple[Int64Array, np
     multiplier, shift = quantize_multipliers(np.array(min(scale * 2.0**FRACTION, 2.0**31 - 1)))
     lowest = -math.floor(((1 << DIFFERENCE_BITS) - 1) * 2.0 ** (31 - DIFFERENCE_BITS - int(shift)))
     counts = differences >= lowest
-    return _exp_of_negative(multiply(np.where(counts, differences, 0), multiplier, shift)), counts
+    return exp_of_negative(multiply(np.where(counts, differences, 0), multiplier, shift)), counts
 
 
 def _reciprocal(sums: Int64Array) -> tuple[Int64Array, Int64Array]:
@@ -57,17 +57,27 @@ def _reciprocal(sums: Int64Array) -> tuple[Int64Array, Int64Array]:
     bits_over_unit = ACCUMULATION_BITS - leading_zeros
     # Halved denominator 1 + x with x in [0, 1), from the sum shifted up to fill 32 bits.
     shifted_minus_one = (sums << leading_zeros) - (1 << 31)
-    return _one_over_one_plus(shifted_minus_one), bits_over_unit
+    return one_over_one_plus(shifted_minus_one), bits_over_unit
 
 
-def _one_over_one_plus(x: Int64Array) -> Int64Array:
-    """1 / (1 + x) for x in [0, 1), three Newton steps."""
+def one_over_one_plus(x: Int64Array) -> Int64Array:
+    """1 / (1 + x) for x in [0, 1], without integer bits."""
+    return _saturating_shift_up(_newton(x), 1)
+
+
+def one_minus_over_one_plus(x: Int64Array) -> Int64Array:
+    """(1 - x) / (1 + x) for x in [0, 1], without integer bits."""
+    return _saturating_shift_up(_newton(x) - (1 << 29), 2)
+
+
+def _newton(x: Int64Array) -> Int64Array:
+    """2 / (1 + x) with two integer bits, three Newton steps."""
     half_denominator = _rounding_half_sum(x, ONE)
     y = FORTY_EIGHT_17THS + doubling_high_multiply(half_denominator, -THIRTY_TWO_17THS)
     for _ in range(3):
         correction = (1 << 29) - doubling_high_multiply(half_denominator, y)
         y = y + _saturating_shift_up(doubling_high_multiply(y, correction), 2)
-    return _saturating_shift_up(y, 1)
+    return y
 
 
 def _rounding_half_sum(a: Int64Array, b: int) -> Int64Array:
@@ -92,15 +102,17 @@ _EXPONENTS = (
 )
 
 
-def _exp_of_negative(a: Int64Array) -> Int64Array:
-    """exp(a) for a <= 0 with 5 integer bits; the result has none."""
-    quarter = 1 << (FRACTION - 2)
+def exp_of_negative(a: Int64Array, integer_bits: int = DIFFERENCE_BITS) -> Int64Array:
+    """exp(a) for a <= 0 with 4 or 5 integer bits; the result has none."""
+    fraction = 31 - integer_bits
+    quarter = 1 << (fraction - 2)
     remainder_part = (a & (quarter - 1)) - quarter
-    result = _exp_near_zero(remainder_part << DIFFERENCE_BITS)
+    result = _exp_near_zero(remainder_part << integer_bits)
     rest = remainder_part - a
     for exponent, factor in _EXPONENTS:
-        bit = 1 << (FRACTION + exponent)
-        result = np.where(rest & bit, doubling_high_multiply(result, factor), result)
+        if exponent < integer_bits:
+            bit = 1 << (fraction + exponent)
+            result = np.where(rest & bit, doubling_high_multiply(result, factor), result)
     return np.asarray(np.where(a == 0, ONE, result))
 
 

@@ -12,17 +12,27 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from compression_jobs.pipeline.graph.quant_arithmetic import EXACT_BOUND, QMAX, QMIN, quantize_multipliers
+from compression_jobs.pipeline.graph.quant_arithmetic import (
+    EXACT_BOUND,
+    QMAX,
+    QMIN,
+    mean_multiplier,
+    quantize_multipliers,
+)
 
 Activation = Literal["none", "relu", "relu6"]
+Function = Literal["logistic", "tanh", "leaky_relu", "hard_swish", "requantize"]
 Int8Array = npt.NDArray[np.int8]
 Int32Array = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float64]
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]  # top, left, bottom, right
 
+MAX_AXES = 4  # of what is repeated or reordered
 SOFTMAX_SCALE = 1.0 / 256.0  # the specification fixes scale and zero point of int8 softmax
 SOFTMAX_ZERO_POINT = -128
+# Scale and zero point that the specification fixes for the results of functions.
+FIXED_SCALES: dict[str, tuple[float, int]] = {"logistic": (1.0 / 256.0, -128), "tanh": (1.0 / 128.0, 0)}
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,38 @@ class Add(Op):
 
 
 @dataclass(frozen=True)
+class Sub(Op):
+    """First tensor minus the second, of the same shape."""
+
+    activation: Activation
+
+
+@dataclass(frozen=True)
+class Mul(Op):
+    """Product of two tensors; sizes of 1 are repeated, as in NumPy."""
+
+    activation: Activation
+
+
+@dataclass(frozen=True)
+class Concat(Op):
+    """Tensors one after the other along an axis; all share the scale of the output."""
+
+    axis: int
+
+
+@dataclass(frozen=True)
+class LookUp(Op):
+    """A function of single elements, one table of 256 answers: `quant_tables.table`.
+
+    `requantize` brings values to another scale; `alpha` is the slope of `leaky_relu`.
+    """
+
+    function: Function
+    alpha: float = 0.0
+
+
+@dataclass(frozen=True)
 class Pool(Op):
     """Average or maximum over windows; padding never counts. Output and input share their scale."""
 
@@ -160,7 +202,7 @@ class Softmax(Op):
     """Softmax over the last axis, to the scale the specification fixes."""
 
 
-SAME_SCALE = (Pool, Clamp, Pad, Reshape, Transpose)
+SAME_SCALE = (Pool, Clamp, Pad, Reshape, Transpose, Concat)
 
 
 @dataclass
@@ -185,6 +227,13 @@ class QuantGraph:
         source, target = self.tensor_of(op), self.output_of(op)
         real = source.scale * op.weights.scales / target.scale
         return quantize_multipliers(np.broadcast_to(real, op.weights.bias.shape))
+
+    def product_multiplier(self, op: "Mul") -> tuple[int, int]:
+        """Integer multiplier and shift of a product."""
+        first, second = self.tensor_of(op), self.tensor_of(op, 1)
+        real = first.scale * second.scale / self.output_of(op).scale
+        multiplier, shift = quantize_multipliers(np.array(real))
+        return int(multiplier), int(shift)
 
     def bounds(self, op: Op, activation: Activation) -> Pair:
         """Lowest and highest stored value that `activation` lets through on the output of `op`."""
@@ -229,14 +278,36 @@ def accumulator_bound(source: Tensor, op: Weighted) -> FloatArray:
 
 def _problems_of(graph: QuantGraph, op: Op) -> Iterator[str]:
     target = graph.output_of(op)
-    if isinstance(op, SAME_SCALE) and not graph.tensor_of(op).same_scale(target):
+    sources = [graph.tensors[name] for name in op.inputs]
+    if isinstance(op, SAME_SCALE) and not all(source.same_scale(target) for source in sources):
         yield f"{op.name}: input and output must share their scale"
     if isinstance(op, Weighted):
         yield from _accumulator_problems(graph, op)
-    if isinstance(op, Add):
-        largest = max(graph.tensor_of(op, index).scale for index in range(2))
-        if 2 * largest >= target.scale * (1 << 20):
-            yield f"{op.name}: the sum's scale is too small for its inputs"
+    if isinstance(op, Add | Sub) and 2 * max(source.scale for source in sources) >= target.scale * (1 << 20):
+        yield f"{op.name}: the scale of its result is too small for its inputs"
+    if isinstance(op, Mul) and sources[0].scale * sources[1].scale >= target.scale * (1 << 13):
+        yield f"{op.name}: the product's scale is too small for its inputs"
+    if isinstance(op, Mul | Transpose) and len(target.shape) > MAX_AXES:
+        yield f"{op.name}: its tensors have {len(target.shape)} dimensions, {MAX_AXES} are the most"
+    if isinstance(op, Mean) and _mean_overflows(sources[0], target):
+        yield f"{op.name}: the scale of its result is too small for its input"
+    if isinstance(op, LookUp):
+        yield from _function_problems(op, sources[0], target)
+
+
+def _mean_overflows(source: Tensor, target: Tensor) -> bool:
+    count = source.shape[1] * source.shape[2]
+    _, shift = mean_multiplier(source.scale / target.scale, count)
+    return count * (QMAX - QMIN) * 2.0 ** max(shift, 0) >= EXACT_BOUND
+
+
+def _function_problems(op: LookUp, source: Tensor, target: Tensor) -> Iterator[str]:
+    fixed = FIXED_SCALES.get(op.function)
+    if fixed is not None and fixed != (target.scale, target.zero_point):
+        yield f"{op.name}: the scale of {op.function} must be {fixed[0]}, its zero point {fixed[1]}"
+    # TensorFlow Lite's hard swish cannot scale up, and the others must stay within 32 bits.
+    if source.scale >= target.scale * (128 if op.function == "hard_swish" else 1 << 22):
+        yield f"{op.name}: the scale of its result is too small for its input"
 
 
 def _accumulator_problems(graph: QuantGraph, op: Weighted) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """The kinds of passes, and what every pass is given beside the model."""
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # these load onnx or torch, and the table of passes is read b
 # graph: Graph -> Graph; net: Net -> Net (training); quant: Graph or Net -> QuantGraph;
 # transport: the bytes of an artifact -> the bytes sent over the air.
 Kind = Literal["graph", "net", "quant", "transport"]
+SAMPLE_ROWS = 8
 Told = Callable[[int, int], None]
 
 
@@ -30,7 +32,8 @@ def _tell_nobody(done: int, total: int) -> None:
 class Material:
     """What a pass may use: rows to calibrate on, a seed of its own, and for training all the data.
 
-    `original` is the uploaded model, the teacher; `tell(done, total)` reports training steps.
+    `original` is the uploaded model, the teacher; `others` are models that options name; `tell(done, total)`
+    reports training steps.
     """
 
     calibration: npt.NDArray[np.float32]
@@ -38,6 +41,7 @@ class Material:
     data: "Dataset | None" = None
     original: "Graph | None" = None
     tell: Told = _tell_nobody
+    others: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def dataset(self) -> "Dataset":
@@ -51,6 +55,16 @@ class Material:
         from compression_jobs.pipeline.graph.torch_import import import_net
 
         return None if self.original is None else import_net(self.original, self.calibration)
+
+    def other(self, name: str) -> "Net":
+        """A model that an option names; raises Refused when nobody gave it."""
+        from compression_jobs.pipeline.graph.ingest import canonicalise
+        from compression_jobs.pipeline.graph.torch_import import import_net
+
+        if name not in self.others:
+            raise Refused(f"the recipe names the model {name}, which was not given")
+        graph = canonicalise(self.others[name], self.calibration[:SAMPLE_ROWS])
+        return import_net(graph, self.calibration)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,12 @@ PASSES: dict[str, Pass] = {
         "compression_jobs.pipeline.passes.canonicalise:canonicalise",
         "Bring the model to one form: static shapes, batch 1, one opset, constants folded.",
     ),
+    "keep": Pass(
+        "graph",
+        NoOptions,
+        "compression_jobs.pipeline.passes.keep:keep",
+        "Change nothing; a ready .tflite goes to every runtime as it is or from its own integers.",
+    ),
     "fold": Pass(
         "graph",
         NoOptions,

@@ -38,6 +38,7 @@ class Trainer:
     steps_total: int = 0
     steps_done: int = 0
     similarity: float = 0.0
+    other_teacher: Net | None = None
     chance: torch.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -49,7 +50,8 @@ class Trainer:
                 "the dataset has no rows to train on",
                 remedy="mark rows as train, or use recipes without training",
             )
-        self.teacher = self.material.teacher() if self.options.distillation or self.similarity else None
+        listens = bool(self.options.distillation or self.similarity)
+        self.teacher = (self.other_teacher or self.material.teacher()) if listens else None
         self._taught = self._answers(self.teacher) if self.teacher else None
 
     def prepare(self, net: Net) -> None:

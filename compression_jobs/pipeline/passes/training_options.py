@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from compression_jobs.pipeline.passes.options import Options
 
@@ -29,21 +29,47 @@ class TrainingOptions(Options):
 
 
 class DistillOptions(TrainingOptions):
-    """A student of fewer channels, taught by the model it comes from."""
+    """A student taught by the original, or by another model."""
 
     steps: Annotated[int, Field(ge=0, le=1_000_000, description="Training steps.")] = 600
-    rate: Annotated[float, Field(gt=0, le=1, description="Highest learning rate (Adam, cosine to zero).")] = (
-        5e-3
-    )
+    student: Annotated[
+        Literal["scaled", "phinet", "given"],
+        Field(
+            description="The original with fewer channels, a PhiNet sized by the budgets, or a model of your own."
+        ),
+    ] = "scaled"
     width: Annotated[
-        float, Field(gt=0, le=1, description="Share of the channels of each layer that the student has.")
+        float, Field(gt=0, le=1, description="Share of the channels of each layer that a scaled student has.")
     ] = 0.5
+    macs: Annotated[
+        int | None, Field(gt=0, description="Multiplications of a PhiNet; empty: those of the original.")
+    ] = None
+    ram_bytes: Annotated[
+        int | None,
+        Field(gt=0, description="Activations of a PhiNet in int8; empty: what the target has free."),
+    ] = None
+    flash_bytes: Annotated[
+        int | None, Field(gt=0, description="Weights of a PhiNet in int8; empty: what the target has free.")
+    ] = None
+    student_model: Annotated[
+        str,
+        Field(max_length=200, description="The given student: model/version, or a file beside the recipe."),
+    ] = ""
+    teacher_model: Annotated[
+        str, Field(max_length=200, description="Another teacher than the original, named the same way.")
+    ] = ""
     distillation: Annotated[
         Share, Field(description="Weight of the teacher's answers against that of the labels (1 - alpha).")
     ] = 0.7
     similarity: Annotated[
         float, Field(ge=0, le=1000, description="Weight beta of the loss on similarities of embeddings.")
     ] = 0.0
+
+    @model_validator(mode="after")
+    def _a_given_student_has_a_name(self) -> "DistillOptions":
+        if (self.student == "given") != bool(self.student_model):
+            raise ValueError("student_model names the model when student is given, and only then")
+        return self
 
 
 class PruneOptions(TrainingOptions):

@@ -1,4 +1,4 @@
-"""The demonstration's devices: one agent process and one workload process each, with a credential of its own."""
+"""The demonstration's devices, each with a credential of its own: an agent and a workload process, or a board."""
 
 import os
 import signal
@@ -10,19 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from fleet.cli.demo import boards
+
 STOP_SECONDS = 10
 
 
 @dataclass(frozen=True)
 class Place:
-    """A device of the demonstration: its name, hardware class and group."""
+    """A device of the demonstration: its name, hardware class, group and runtime."""
 
     name: str
     target: str
     group: str
+    runtime: str = "onnxruntime"
 
 
-PLACES = (
+LINUX = (
     Place("workshop-1", "raspberry-pi-4", "workshop"),
     Place("workshop-2", "raspberry-pi-4", "workshop"),
     Place("workshop-3", "raspberry-pi-zero-2-w", "workshop"),
@@ -30,6 +33,14 @@ PLACES = (
     Place("field-2", "raspberry-pi-zero-2-w", "field"),
     Place("field-3", "raspberry-pi-zero-2-w", "field"),
 )
+BOARDS = (
+    Place("workshop-4", "rp2040", "workshop", "micropython"),
+    Place("field-4", "rp2040", "field", "micropython"),
+    Place("field-5", "rp2040", "field", "micropython"),
+)
+# The VM has no wheel for every machine; where it is missing, the story is told without boards.
+PLACES = (*LINUX, *BOARDS) if boards.machine() else LINUX
+_ON_BOARD = {place.name for place in BOARDS}
 
 
 def free_port() -> int:
@@ -54,7 +65,11 @@ class Devices:
         return self.folder / name
 
     def start_agent(self, name: str, token: str = "") -> None:
-        """Start one agent; with a token it enrols itself first."""
+        """Start one agent; with a token it enrols itself first. A board is enrolled only: it starts with its rows."""
+        if name in _ON_BOARD:
+            if token:
+                self._enrol_board(name, token)
+            return
         port = self.ports.setdefault(name, free_port())
         enrol = ["--server", self.server, "--token", token, "--device", name] if token else []
         state = [
@@ -68,6 +83,11 @@ class Devices:
 
     def start_workload(self, name: str, rows: Path, rate: float) -> None:
         """Start the application of one device, which asks its agent for predictions."""
+        if name in _ON_BOARD:
+            lines = boards.lines_of(rows, self.folder / f"{name}.rows")
+            code = boards.compiled(self.folder / "compiled")
+            self._spawn(f"{name}.agent", boards.command(self.state_folder(name), lines, rate), code)
+            return
         port = str(self.ports[name])
         module = ["-m", "fleet.cli.demo.workload", "--port", port]
         self._start(f"{name}.workload", [*module, "--rows", str(rows), "--rate", str(rate)])
@@ -98,14 +118,32 @@ class Devices:
             end(process)
         self.children.clear()
 
-    def _start(self, child: str, arguments: Iterable[str]) -> None:
+    def _enrol_board(self, name: str, token: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        # One thread a device: six agents share two cores, as on no real device.
+        who = ["--server", self.server, "--token", token, "--device", name]
+        command = [
+            sys.executable,
+            "-m",
+            "device_agent",
+            "enrol",
+            *who,
+            "--state",
+            str(self.state_folder(name)),
+        ]
+        with self.log(f"{name}.agent").open("ab") as out:
+            subprocess.run(command, stdout=out, stderr=out, check=True)
+
+    def _start(self, child: str, arguments: Iterable[str]) -> None:
+        self._spawn(child, [sys.executable, *arguments], None)
+
+    def _spawn(self, child: str, command: list[str], folder: Path | None) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # One thread a device: all agents share two cores, as on no real device.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         out: IO[bytes]
         with self.log(child).open("ab") as out:
             self.children[child] = subprocess.Popen(
-                [sys.executable, *arguments], stdout=out, stderr=out, env=environment, start_new_session=True
+                command, cwd=folder, stdout=out, stderr=out, env=environment, start_new_session=True
             )
 
 

@@ -59,7 +59,7 @@ def play(story: Story) -> Json:
         version, dataset = story.upload(good, "trained on true labels")
     with story.step("3. compress it for the fleet's targets"):
         expect_met(story.compress(version, dataset))
-    with story.step("4. enrol six devices; their applications start asking at once"):
+    with story.step(f"4. enrol {len(PLACES)} devices; their applications start asking at once"):
         story.enrol(good / "field.json")
     with story.step("5. roll it out, one device first, then the rest of its group"):
         for rollout in [story.roll_out(version["version"], group) for group in ("workshop", "field")]:

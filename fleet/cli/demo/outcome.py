@@ -5,13 +5,13 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from fleet.cli.demo.agents import PLACES
+from fleet.cli.demo.agents import PLACES, Place
 from fleet.cli.demo.story import MODEL, Story, StoryError
 from fleet.cli.output import share
 
 HEADINGS = ("accuracy on the server", "on the device", "p50 / p95", "state")
 # Narrower terminals break lines; a table cut off would hide what the story is about.
-TABLE_COLUMNS = 170
+TABLE_COLUMNS = 190
 Json = dict[str, Any]
 
 
@@ -21,10 +21,11 @@ def rows(story: Story, version: int) -> list[Json]:
         artifact["target"]: artifact
         for artifact in story.api.items("/artifacts", model=MODEL, version=version)
     }
-    return [_row(story, place.name, artifacts[place.target]) for place in PLACES]
+    return [_row(story, place, artifacts[place.target]) for place in PLACES]
 
 
-def _row(story: Story, name: str, artifact: Json) -> Json:
+def _row(story: Story, place: Place, artifact: Json) -> Json:
+    name = place.name
     device = story.api.get(f"/devices/{name}")
     installed: Json = next((app for app in device["apps"] if app["app"] == "main"), {})
     if installed.get("artifact") != artifact["id"]:
@@ -34,6 +35,7 @@ def _row(story: Story, name: str, artifact: Json) -> Json:
     return {
         "device": name,
         "target": device["target"],
+        "runtime": place.runtime,
         "artifact": artifact["sha256"],
         "model": artifact["model"],
         "version": artifact["version"],
@@ -50,12 +52,13 @@ def _row(story: Story, name: str, artifact: Json) -> Json:
 def table(devices: list[Json]) -> Table:
     """The rows as a table for the terminal."""
     built = Table(title="What runs where", box=box.SIMPLE, title_style="bold")
-    for heading in ("device", "target", "artifact", "bytes", *HEADINGS):
+    for heading in ("device", "target", "runtime", "artifact", "bytes", *HEADINGS):
         built.add_column(heading, justify="right" if heading == "bytes" else "left", no_wrap=True)
     for row in devices:
         built.add_row(
             row["device"],
             row["target"],
+            row["runtime"],
             f"v{row['version']} {row['artifact'][:8]}",
             f"{row['bytes']:,}",
             share("server_accuracy")(row),

@@ -19,7 +19,7 @@ GOALS = {"min_accuracy": 0.90, "max_drop": 0.03}
 TRIAL = {"min_inferences": 50, "min_labelled": 20, "max_seconds": 60}
 STRATEGY = {"waves": [1, "100%"], "soak_seconds": 0, "trial": TRIAL}
 POLL_S = 0.3
-WORKLOAD_RATE = 25.0
+WORKLOAD_RATE, BOARD_RATE = 25.0, 10.0
 # Shorter than a real fleet's, so that the story is short.
 HEARTBEAT_S, REPORT_S = 10, 3
 
@@ -155,8 +155,9 @@ class Story:
         for place in PLACES:
             token = "" if place.name in enrolled else self.enrolment_token(place)
             self.devices.start_agent(place.name, token)
-            self.devices.start_workload(place.name, rows, WORKLOAD_RATE)
-        wait_for("six devices online", self.all_online, 60)
+            rate = BOARD_RATE if place.runtime == "micropython" else WORKLOAD_RATE
+            self.devices.start_workload(place.name, rows, rate)
+        wait_for(f"{len(PLACES)} devices online", self.all_online, 60)
 
     def enrolment_token(self, place: Place) -> str:
         """A token for one device of one hardware class, good for one use."""

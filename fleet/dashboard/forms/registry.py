@@ -135,7 +135,7 @@ class JobForm(StyledForm):
     def __init__(self, *args: Any, searches: bool = True, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.searches = searches
-        ready = ModelVersion.objects.filter(state=CheckState.READY, format="onnx").select_related("model")
+        ready = ModelVersion.objects.filter(state=CheckState.READY).select_related("model")
         self.fields["version"].queryset = ready.order_by("model__slug", "-number")  # type: ignore[attr-defined]
         self.fields["dataset"].queryset = Dataset.objects.filter(state=CheckState.READY)  # type: ignore[attr-defined]
 

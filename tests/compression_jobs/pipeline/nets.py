@@ -6,6 +6,10 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from compression_jobs.pipeline.graph.graph import Graph
+from compression_jobs.pipeline.graph.quant_build import build
+from compression_jobs.pipeline.graph.quant_calibrate import calibrate
+from compression_jobs.pipeline.graph.quant_weights import Granularity
+from compression_jobs.pipeline.graph.quantgraph import QuantGraph
 
 
 class Net:
@@ -33,9 +37,16 @@ class Net:
         fan_in = max(int(np.prod(shape[1:])), 1)
         return self.constant((self.chance.normal(size=shape) * spread / fan_in**0.5).astype(np.float32))
 
-    def conv(self, inputs: int, outputs: int, kernel: int = 3, group: int = 1, **options: Any) -> "Net":
-        names = [self.weights(outputs, inputs // group, kernel, kernel), self.weights(outputs)]
-        return self.node("Conv", self.y, *names, group=group, kernel_shape=[kernel, kernel], **options)
+    def conv(
+        self, inputs: int, outputs: int, kernel: int | tuple[int, int] = 3, group: int = 1, **options: Any
+    ) -> "Net":
+        size = [kernel, kernel] if isinstance(kernel, int) else list(kernel)
+        names = [self.weights(outputs, inputs // group, *size), self.weights(outputs)]
+        return self.node("Conv", self.y, *names, group=group, kernel_shape=size, **options)
+
+    def conv1d(self, inputs: int, outputs: int, kernel: int, group: int = 1, **options: Any) -> "Net":
+        names = [self.weights(outputs, inputs // group, kernel), self.weights(outputs)]
+        return self.node("Conv", self.y, *names, group=group, kernel_shape=[kernel], **options)
 
     def dense(self, inputs: int, outputs: int) -> "Net":
         return self.node("Gemm", self.y, self.weights(outputs, inputs), self.weights(outputs), transB=1)
@@ -90,4 +101,48 @@ def perceptron() -> Net:
     return net.dense(16, 10)
 
 
-NETS = {"residual": residual_net, "separable": separable_net, "lenet": lenet, "perceptron": perceptron}
+def gated_net() -> Net:
+    """Squeeze and excite, branches joined by channels, functions of elements, a difference."""
+    net = Net(2, 8, 8).conv(2, 5, kernel=1).node("Relu").conv(5, 6, pads=[1, 1, 1, 1]).node("HardSwish")
+    body = net.y
+    net.node("GlobalAveragePool").conv(6, 6, kernel=1).node("Sigmoid")
+    net.node("Mul", body, net.y)
+    gated = net.y
+    net.conv(6, 4, kernel=1).node("LeakyRelu", alpha=0.1)
+    left = net.y
+    net.node("Concat", left, gated, axis=1).conv(10, 6, pads=[1, 1, 1, 1]).node("Tanh")
+    net.node("Sub", net.y, gated).node("Relu")
+    return net.node("GlobalMaxPool").reshape(1, 6).dense(6, 3)
+
+
+def signal_net() -> Net:
+    """One-dimensional convolutions, as accelerometers and microphones have."""
+    net = Net(3, 32).conv1d(3, 8, 5, pads=[2, 2], strides=[2]).node("Relu")
+    body = net.y
+    net.conv1d(8, 8, 3, pads=[1, 1], group=8)
+    net.node("Add", body, net.y).node("MaxPool", kernel_shape=[2], strides=[2]).conv1d(8, 6, 3).node("Relu")
+    return net.reshape(1, 36).dense(36, 4).node("Softmax", axis=-1)
+
+
+def encoder_net() -> Net:
+    """The autoencoder of MLPerf Tiny in small: dense layers down to a waist and up again."""
+    net = Net(64).dense(64, 24).node("Relu").dense(24, 12).node("Relu")
+    return net.dense(12, 24).node("Relu").dense(24, 64)
+
+
+NETS = {
+    "residual": residual_net,
+    "separable": separable_net,
+    "lenet": lenet,
+    "perceptron": perceptron,
+    "gated": gated_net,
+    "signal": signal_net,
+    "encoder": encoder_net,
+}
+
+
+def quantized(name: str, granularity: Granularity) -> tuple[QuantGraph, np.ndarray]:
+    """The int8 form of a net, and rows for it."""
+    net = NETS[name]()
+    graph, rows = net.graph(), net.rows(60)
+    return build(graph, calibrate(graph, rows[:32], "percentile", 99.9), granularity), rows

@@ -50,7 +50,6 @@ def test_a_goal_that_is_not_met_is_exit_code_3(
     [
         (["--target", PI], "nothing says what must survive"),
         (["--target", PI, "--max-drop", "7"], "less than or equal to 1"),
-        (["--target", "nrf52840", "--max-drop", "0.1"], "nothing writes artifacts for tflite-micro"),
     ],
 )
 def test_what_cannot_work_is_exit_code_2_and_one_line(

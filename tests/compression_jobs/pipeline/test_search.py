@@ -237,7 +237,6 @@ class TestVerdicts:
 @pytest.mark.parametrize(
     ("slugs", "reason"),
     [
-        (["stm32f746"], "stm32f746: nothing writes artifacts for tflite-micro yet"),
         (["esp32", "toaster"], "toaster: no such target"),
         ([PI, PI], "two goals for one target"),
         ([], "there is no goal"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compression_jobs.pipeline import selftest
-from compression_jobs.pipeline.measure_onnxruntime import answers
+from compression_jobs.pipeline.measure_onnxruntime import samples
 from device_agent.core import selftest as wire
 from tests.compression_jobs.pipeline.conftest import Digits
 
@@ -26,7 +26,7 @@ def written(digits: Digits, folder: Path, output: dict[str, float] | None, score
 def scores(digits: Digits) -> np.ndarray:
     arrays = np.load(digits.dataset)
     rows = arrays["x"][arrays["split"] == "validation"]
-    return np.concatenate([outputs[0] for outputs in answers(digits.model, rows)])
+    return np.concatenate([outputs[0] for _, outputs in samples(digits.model, rows)])
 
 
 def test_the_closest_calls_above_twice_the_tolerance_are_taken() -> None:

@@ -3,15 +3,16 @@
 import pytest
 from pydantic import ValidationError
 
+from compression_jobs.pipeline.benches import BENCHES
 from compression_jobs.pipeline.emit.table import EMITTERS
 from compression_jobs.pipeline.errors import Refused
+from compression_jobs.pipeline.ladder import LADDERS
 from compression_jobs.pipeline.targets import (
-    EMITTABLE,
     TARGETS,
     Reserve,
     Target,
     export_only_sentence,
-    refuse_unemittable,
+    refuse_unknown,
 )
 
 
@@ -39,14 +40,15 @@ def test_the_presets_are_those_of_the_design() -> None:
     assert {slug: target.runtime for slug, target in TARGETS.items()} == runtimes
 
 
-def test_the_formats_promised_are_those_that_are_written() -> None:
-    assert {runtime: emitter.format for runtime, emitter in EMITTERS.items()} == EMITTABLE
+def test_artifacts_are_written_and_measured_for_every_runtime() -> None:
+    runtimes = {target.runtime for target in TARGETS.values()}
+    assert runtimes == EMITTERS.keys() == BENCHES.keys() == LADDERS.keys()
 
 
-def test_targets_without_an_emitter_are_refused_naming_those_that_have_one() -> None:
-    with pytest.raises(Refused, match="stm32f746: nothing writes artifacts for tflite-micro yet") as refused:
-        refuse_unemittable(["raspberry-pi-4", "stm32f746", "toaster"])
-    assert refused.value.problems[1] == "toaster: no such target"
+def test_unknown_targets_are_refused_all_at_once() -> None:
+    with pytest.raises(Refused) as refused:
+        refuse_unknown(["raspberry-pi-4", "pdp-11", "toaster"])
+    assert refused.value.problems == ["pdp-11: no such target", "toaster: no such target"]
     assert "esp32, esp32-s3, jetson-nano" in refused.value.remedy
 
 

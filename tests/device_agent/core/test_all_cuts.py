@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from tests.device_agent.core.portable import cuts
+from tests.device_agent.core.portable import cuts, test_bad_days
 from tests.device_agent.core.test_in_micropython import ROOT, micropython
 
 pytestmark = pytest.mark.full
@@ -24,3 +24,9 @@ def test_every_cut_in_the_vm() -> None:
     print(f"{done.stdout.strip()} power cuts in the VM")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 500
+
+
+def test_a_full_disk_at_every_write_of_an_install() -> None:
+    done = test_bad_days.full_disks(every=1)
+    print(f"full at each of {done} writes, 0 exceptions")
+    assert done > 15

@@ -183,3 +183,28 @@ def test_the_readme_shows_commands_as_they_are(words):
     while isinstance(command, Group):
         command, arguments = command.commands[arguments[0]], arguments[1:]
     command.make_context("tinyfleet", arguments)  # parses, and runs nothing
+
+
+def test_a_bundle_is_ready_to_be_copied_to_a_board(run, tmp_path):
+    folder = tmp_path / "pico"
+    words = ("device", "bundle", "rp2040", "--device", "pico-1", "--ssid", "lab", "--password", "secret")
+    code, out, err = run(*words, "--out", str(folder))
+    assert code == 0, err
+    assert "README.txt" in out
+    told = json.loads((folder / "tinyfleet" / "provision.json").read_text())
+    assert (told["device"], told["target"], told["runtime"]) == ("pico-1", "rp2040", "micropython")
+    assert json.loads((folder / "tinyfleet" / "wifi.json").read_text())["ssid"] == "lab"
+    assert "mpremote cp -r device_agent tinyfleet main.py :" in (folder / "README.txt").read_text()
+    kernels = folder / "device_agent" / "runtimes" / "plan" / "kernels.mpy"
+    armv6m = 4  # as in MicroPython's py/persistentcode.h
+    assert kernels.read_bytes()[2] >> 2 == armv6m
+    assert run(*words, "--out", str(folder))[0] == 2  # never over another device's credentials
+
+
+def test_a_bundle_for_a_board_without_micropython_is_refused_before_anything_is_made(run, tmp_path):
+    code, _, err = run(
+        "device", "bundle", "stm32f746", "--device", "disco-1", "--out", str(tmp_path / "disco.zip")
+    )
+    assert code == 2
+    assert "rp2040" in err
+    assert list(tmp_path.glob("disco*")) == []

@@ -124,6 +124,7 @@ def broker(tmp_path: Path, settings: Settings) -> Iterator[Nats]:
     settings.KEYS_DIR = tmp_path / "keys"
     settings.MQTT_URL = f"mqtt://127.0.0.1:{nats.port}"
     settings.MQTT_HOST, settings.MQTT_PORT, settings.MQTT_TLS = "127.0.0.1", nats.port, False
+    settings.MQTT_DEVICE_HOST, settings.MQTT_DEVICE_PORT = "127.0.0.1", nats.port
     settings.BROKER_GRANTS = f"nats-file:{nats.users}"
     nats_file.write(nats.users)
     nats.start()

@@ -8,17 +8,9 @@ from onnx import numpy_helper
 from compression_jobs.pipeline.emit.qdq_onnx import emit
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph import quant_reference
-from compression_jobs.pipeline.graph.quant_build import build
-from compression_jobs.pipeline.graph.quant_calibrate import calibrate
 from compression_jobs.pipeline.graph.quantgraph import FullyConnected, QuantGraph, Tensor, Weights
 from device_agent.runtimes.onnx import open_session
-from tests.compression_jobs.pipeline.nets import NETS
-
-
-def quantized(name: str, granularity: str) -> tuple[QuantGraph, np.ndarray]:
-    net = NETS[name]()
-    graph, rows = net.graph(), net.rows(60)
-    return build(graph, calibrate(graph, rows[:32], "percentile", 99.9), granularity), rows
+from tests.compression_jobs.pipeline.nets import NETS, quantized
 
 
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])

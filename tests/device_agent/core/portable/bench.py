@@ -55,6 +55,9 @@ class BenchRuntime(ports.Runtime):
         return BenchRuntime(self.bench)
 
     def load(self, path, signature):
+        if self.bench.hungry:
+            self.bench.hungry -= 1
+            raise MemoryError()
         if self.bench.kills:
             self.bench.kills -= 1
             raise PowerCut()
@@ -109,6 +112,7 @@ class Bench:
         self.storage = BenchStorage()
         self.transport = BenchTransport(self.broker)
         self.crashing = True
+        self.hungry = 0  # how many loads from now on find no heap
         self.kills = 0  # how many loads from now on end the process
         self.sequence = 0
         self.lines = []

@@ -22,6 +22,7 @@ class BenchStorage(ports.Storage):
         self.cut_at = 0
         self.mode = LOST
         self.full = False
+        self.full_at = 0  # the write from which on there is no room, until `full` is taken back
 
     def _operation(self):
         self.operations += 1
@@ -35,6 +36,8 @@ class BenchStorage(ports.Storage):
         raise PowerCut()
 
     def _write(self, name, before, data, after):
+        if self.operations + 1 == self.full_at:
+            self.full, self.full_at = True, 0
         if self.full:
             self.files[name] = before + data[: len(data) // 2]
             raise OSError(28)

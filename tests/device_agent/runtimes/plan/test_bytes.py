@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.device_agent.runtimes.plan.graphs import NETWORKS, OPERATORS, Graph, cases, expected, network
+from tests.compression_jobs.pipeline.mlperf_tiny import MODELS
+from tests.device_agent.runtimes.plan.graphs import OPERATORS, Graph, cases, expected, network
 from tests.device_agent.runtimes.plan.machines import in_twin, in_vm, write
 
 MODES = ("ram", "stream", "portable")
@@ -26,7 +27,7 @@ def test_an_operator_gives_the_bytes_of_the_reference(name: str, tmp_path: Path)
     check(cases(name, 25), tmp_path)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", MODELS)
 def test_a_network_gives_the_bytes_of_the_reference(name: str, tmp_path: Path) -> None:
     graph, rows = network(name)
     assert len(np.unique(expected(graph, rows))) > 1

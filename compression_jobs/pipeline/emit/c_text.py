@@ -1,0 +1,120 @@
+"""The parts of generated C files that depend on no operator."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from compression_jobs.pipeline.graph import quantgraph as q
+
+LINE_NUMBERS = 20
+
+TEST_MAIN = r"""#include "model.h"
+
+#include "test_vector.h"
+
+#include <stdio.h>
+
+int main(void)
+{
+    static int8_t answer[MODEL_OUTPUT_BYTES];
+    int wrong = 0;
+    for (int32_t i = 0; i < TEST_COUNT; i++) {
+        model_run(test_inputs + i * MODEL_INPUT_BYTES, answer);
+        for (int32_t j = 0; j < MODEL_OUTPUT_BYTES; j++)
+            wrong += answer[j] != test_outputs[i * MODEL_OUTPUT_BYTES + j];
+    }
+    printf("%d of %d numbers are wrong\n", wrong, TEST_COUNT * MODEL_OUTPUT_BYTES);
+    return wrong != 0;
+}
+"""
+
+CMAKE = """cmake_minimum_required(VERSION 3.13)
+project(model C)
+set(CMAKE_C_STANDARD 99)
+set(CMAKE_C_EXTENSIONS OFF)
+
+add_library(model STATIC model.c)
+target_include_directories(model PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})
+target_compile_options(model PRIVATE -Wall -Wextra)
+
+enable_testing()
+add_executable(model_test test_main.c)
+target_link_libraries(model_test model)
+add_test(NAME model_test COMMAND model_test)
+"""
+
+_HEADER = """/* An int8 model written by Tinyfleet. Nothing here allocates; model_run is not reentrant. */
+#ifndef MODEL_H
+#define MODEL_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+/* real = scale * (stored - zero point); several tensors lie one after the other. */
+{edges}
+#define MODEL_ARENA_BYTES {arena}
+
+/* `input` and `output` must not overlap. */
+void model_run(const int8_t *input, int8_t *output);
+
+#ifdef __cplusplus
+}}
+#endif
+
+#endif
+"""
+
+
+def header(graph: q.QuantGraph, arena_bytes: int) -> str:
+    """The text of model.h."""
+    lines = _edge_lines(graph, graph.inputs, "INPUT") + _edge_lines(graph, graph.outputs, "OUTPUT")
+    return _HEADER.format(edges="\n".join(lines), arena=arena_bytes)
+
+
+def _edge_lines(graph: q.QuantGraph, names: list[str], kind: str) -> list[str]:
+    lines = [f"#define MODEL_{kind}_BYTES {sum(graph.tensors[name].size for name in names)}"]
+    for position, name in enumerate(names):
+        tensor = graph.tensors[name]
+        stem = f"MODEL_{kind}" if len(names) == 1 else f"MODEL_{kind}_{position}"
+        lines.append(f"/* {comment(name)}: int8 {list(tensor.shape)} */")
+        lines.append(f"#define {stem}_SCALE {_float(tensor.scale)}")
+        lines.append(f"#define {stem}_ZERO_POINT ({tensor.zero_point})")
+    return lines
+
+
+def comment(text: str) -> str:
+    """Text from a file as it may stand in a comment: it must not end it."""
+    return re.sub(r"[^A-Za-z0-9 _.,:#=-]", "_", text)[:100]
+
+
+def array(name: str, kind: str, values: Iterable[Any]) -> str:
+    """A constant array."""
+    numbers = [str(int(value)) for value in values]
+    lines = [
+        ", ".join(numbers[start : start + LINE_NUMBERS]) for start in range(0, len(numbers), LINE_NUMBERS)
+    ]
+    body = ",\n    ".join(lines)
+    return f"static const {kind} {name}[{len(numbers)}] = {{\n    {body}\n}};\n"
+
+
+def initializer(values: Iterable[Any]) -> str:
+    """A list of values, names and lists of them in braces."""
+    parts = [
+        initializer(value)
+        if isinstance(value, list | np.ndarray) and np.ndim(value)
+        else value
+        if isinstance(value, str)
+        else str(int(value))
+        for value in values
+    ]
+    return "{" + ", ".join(parts) + "}"
+
+
+def _float(value: float) -> str:
+    text = np.format_float_scientific(np.float32(value), unique=True)
+    return f"{text.replace('.e', '.0e')}f"

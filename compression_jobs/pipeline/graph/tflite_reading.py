@@ -1,0 +1,125 @@
+"""Reads a `.tflite` into plain records: tensors with their constants, operators with their options.
+
+Every length and offset in the file may be a lie, so that fields are read one by one within limits; what goes
+wrong inside the flatbuffer raises one of `facts_tflite.DAMAGE`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
+
+from compression_jobs.pipeline.errors import Refused
+from compression_jobs.pipeline.graph import facts_tflite as facts
+from compression_jobs.pipeline.graph.limits import MAX_MODEL_BYTES
+
+DTYPES = {"int8": "<i1", "uint8": "<u1", "int32": "<i4", "float32": "<f4"}
+OPTIONS = {value: name for name, value in vars(schema.BuiltinOptions).items() if not name.startswith("_")}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of the file: `values` are there for constants, scales and zero points for quantised ones."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    values: npt.NDArray[Any] | None
+    scales: npt.NDArray[np.float64]
+    zero_points: npt.NDArray[np.int64]
+    axis: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """An operator of the file: its name there and its place, indices of tensors (-1 is absent), and its options."""
+
+    kind: str
+    label: str
+    inputs: list[int]
+    outputs: list[int]
+    options: Any
+
+
+@dataclass(frozen=True)
+class TfliteModel:
+    """The one subgraph of a file."""
+
+    tensors: list[Stored]
+    nodes: list[Node]
+    inputs: list[int]
+    outputs: list[int]
+
+
+def read(content: bytes) -> TfliteModel:
+    """The records of a file; raises Refused when it is damaged or has several subgraphs."""
+    if len(content) > MAX_MODEL_BYTES:
+        raise Refused(f"the model has {len(content)} bytes; at most {MAX_MODEL_BYTES} are accepted")
+    if content[4:8] != facts.IDENTIFIER:
+        raise Refused("the file is no .tflite", remedy="give a model that a TFLite converter wrote")
+    try:
+        return _read(content)
+    except facts.DAMAGE as error:
+        raise Refused(facts.DAMAGED, remedy="convert the model again") from error
+
+
+def _read(content: bytes) -> TfliteModel:
+    model = schema.Model.GetRootAs(content, 0)
+    if model.SubgraphsLength() != 1:
+        raise Refused(
+            f"the model has {model.SubgraphsLength()} subgraphs",
+            remedy="convert it without control flow and state",
+        )
+    graph = model.Subgraphs(0)
+    known = facts.tensors(model, graph)
+    stored = [_stored(model, graph.Tensors(index), each) for index, each in enumerate(known)]
+    nodes = [
+        _node(graph.Operators(position), position, each)
+        for position, each in enumerate(facts.operators(model, graph))
+    ]
+    ends = [
+        facts.indices(length, at)
+        for length, at in ((graph.InputsLength(), graph.Inputs), (graph.OutputsLength(), graph.Outputs))
+    ]
+    _refuse_dangling(len(stored), nodes, ends)
+    return TfliteModel(stored, nodes, *ends)
+
+
+def _refuse_dangling(count: int, nodes: list[Node], ends: list[list[int]]) -> None:
+    given = [index for node in nodes for index in (*node.outputs, *ends[0], *ends[1])]
+    read_ones = [index for node in nodes for index in node.inputs]
+    if any(not 0 <= index < count for index in given) or any(not -1 <= index < count for index in read_ones):
+        raise Refused(facts.DAMAGED + ": an operator names a tensor that is not there")
+
+
+def _stored(model: Any, tensor: Any, known: facts.TensorFacts) -> Stored:
+    quantization = tensor.Quantization()
+    scales, zero_points, axis = np.zeros(0), np.zeros(0, np.int64), 0
+    if quantization is not None and quantization.ScaleLength():
+        scales = quantization.ScaleAsNumpy().astype(np.float64)
+        zero_points = np.zeros(scales.size, np.int64)
+        if quantization.ZeroPointLength():
+            zero_points = quantization.ZeroPointAsNumpy().astype(np.int64)
+        axis = int(quantization.QuantizedDimension())
+    return Stored(
+        known.name, known.dtype, known.shape, _values(model, tensor, known), scales, zero_points, axis
+    )
+
+
+def _values(model: Any, tensor: Any, known: facts.TensorFacts) -> npt.NDArray[Any] | None:
+    if not known.constant or known.dtype not in DTYPES:
+        return None
+    data = model.Buffers(tensor.Buffer()).DataAsNumpy()
+    return np.frombuffer(data.tobytes(), DTYPES[known.dtype]).reshape(known.shape)
+
+
+def _node(operator: Any, position: int, known: facts.OperatorFacts) -> Node:
+    options, table = None, operator.BuiltinOptions()
+    kind = OPTIONS.get(operator.BuiltinOptionsType(), "NONE")
+    if table is not None and kind != "NONE":
+        options = getattr(schema, kind)()
+        options.Init(table.Bytes, table.Pos)
+    label = f"{known.op}_{position}"
+    return Node(known.op, label, known.inputs, known.outputs, options)

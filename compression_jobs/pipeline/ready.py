@@ -1,0 +1,77 @@
+"""Ready `.tflite` files: as they are for LiteRT and TFLM, through their quantised graph for other runtimes."""
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from compression_jobs.pipeline.emit.table import EMITTERS, write_form
+from compression_jobs.pipeline.errors import Refused
+from compression_jobs.pipeline.graph.facts_tflite import describe_tflite
+from compression_jobs.pipeline.graph.from_tflite import from_tflite
+from compression_jobs.pipeline.graph.quant_memory import micro_head_bytes
+from compression_jobs.pipeline.graph.tflite_reading import read
+from compression_jobs.pipeline.passes.table import PASSES
+from compression_jobs.pipeline.recipe import Recipe
+
+INTEGERS = ("int8", "uint8")
+
+
+class Made(NamedTuple):
+    """An artifact before it is written; `output` is scale and zero point of an int8 output."""
+
+    data: bytes
+    parameters: int
+    macs: int
+    output: dict[str, Any] | None
+
+
+def carry(model: Path, recipe: Recipe, runtime: str) -> Made:
+    """The artifact of a ready `.tflite` for a runtime; raises Refused when a pass is asked for."""
+    _refuse_passes(recipe)
+    emitter, content, facts = EMITTERS[runtime], model.read_bytes(), describe_tflite(model)
+    data = content if emitter.format == "tflite" else emitter.quantized(from_tflite(content))
+    return Made(data, facts["parameters"], facts["macs"], _output_scale(content, facts))
+
+
+def convert(model: Path, form: str, out: Path) -> dict[str, int]:
+    """Write a ready int8 `.tflite` in one of the `FORMS`; C becomes a folder, or a `.zip` if `out` is called so.
+
+    Returns the bytes of the file and of the activations. Raises Refused. Runs in a limited child.
+    """
+    graph = from_tflite(model.read_bytes())
+    data = write_form(graph, form)
+    if form != "c" or out.suffix == ".zip":
+        out.write_bytes(data)
+    else:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            archive.extractall(out)
+    return {"bytes": len(data), "activation_bytes": micro_head_bytes(graph)}
+
+
+def _output_scale(content: bytes, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """Scale and zero point of the first output, before it is made real numbers; None for float models."""
+    if not facts["quantised"]:
+        return None
+    try:
+        model = read(content)
+    except Refused:  # several subgraphs: then only an output that is an integer itself is known
+        port = facts["outputs"][0]
+        return None if port["scale"] is None else {"scale": port["scale"], "zero_point": port["zero_point"]}
+    index = model.outputs[0]
+    makers = [node for node in model.nodes if index in node.outputs and node.kind == "DEQUANTIZE"]
+    tensor = model.tensors[makers[0].inputs[0] if makers else index]
+    if tensor.dtype not in INTEGERS or tensor.scales.size != 1:
+        return None
+    return {"scale": float(tensor.scales[0]), "zero_point": int(tensor.zero_points[0])}
+
+
+def _refuse_passes(recipe: Recipe) -> None:
+    names = [
+        step.name for step in recipe.steps if step.name != "keep" and PASSES[step.name].kind != "transport"
+    ]
+    if names:
+        raise Refused(
+            f"a ready .tflite is deployed as it is; {', '.join(names)} start from ONNX",
+            remedy="use the one step keep, or upload the ONNX export",
+        )
