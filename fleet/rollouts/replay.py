@@ -6,7 +6,6 @@ A test plays single rollouts through `gates.evaluate` as well and finds the same
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -55,14 +54,16 @@ class Played:
     held: Bits
 
 
-class Clock(Protocol):
-    """Told what each of the rollouts at hand does, to say how long it takes."""
+@dataclass(frozen=True)
+class Clock:
+    """Told what each of the rollouts at hand does, to say how long it takes.
 
-    def asked(self, rollouts: Bits, before: Counts, after: Counts) -> None:
-        """The marked rollouts ask devices from the `before`-th to the `after`-th, and all answer."""
+    asked: the marked rollouts ask devices from the first to the second number, and all answer. passed: the marked ones
+    come to the end of a wave of so many devices, and soak.
+    """
 
-    def passed(self, rollouts: Bits, wave: Counts) -> None:
-        """The marked rollouts come to the end of a wave of so many devices, and soak."""
+    asked: Callable[[Bits, Counts, Counts], None]
+    passed: Callable[[Bits, Counts], None]
 
 
 def play(failed: Bits, course: Course, clocks: Callable[[int], Clock] | None = None) -> Played:

@@ -93,9 +93,9 @@ def simulate(
     rates = truth.rates(shares)
     clocks: list[_Clock] = []
 
-    def clock(rows: int) -> _Clock:
+    def clock(rows: int) -> replay.Clock:
         clocks.append(_Clock(rows, shares, fleet, rules, random))
-        return clocks[-1]
+        return replay.Clock(clocks[-1].asked, clocks[-1].passed)
 
     failed = random.random((rollouts, len(shares)), dtype=np.float32) < rates
     played = replay.play(failed, course_of(plan, rules, truth), clock)
