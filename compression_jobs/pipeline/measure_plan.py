@@ -23,29 +23,30 @@ def measure(artifact: Path, dataset: Path, split: str, outputs: Path) -> dict[st
     """Run every row of a split; writes the scores to `outputs` (.npy) and returns time and memory."""
     rows, _ = Dataset.load(dataset).rows(split)
     plan = _open(artifact)
-    given = _stored(artifact, rows)
+    given = stored(artifact, rows)
     answers = plan.run_rows([given])[0]
     np.save(outputs, _edge(plan.outputs[0], answers.shape).to_numbers(answers).reshape(answers.shape))
     return {"peak_ram_bytes": plan.arena_bytes, "host_latency_us": _latency(plan, given)}
 
 
-def samples(artifact: Path, rows: npt.NDArray[Any]) -> list[tuple[list[Int8Array], list[Int8Array]]]:
-    """The stored input and outputs of the plan for each row."""
-    plan, given = _open(artifact), _stored(artifact, rows)
-    answers = zip(*plan.run_rows([given]), strict=True)
-    return [([row], list(answer)) for row, answer in zip(given, answers, strict=True)]
+def stored(artifact: Path, rows: npt.NDArray[Any]) -> Int8Array:
+    """The rows as the plan takes them, (rows, bytes) of int8."""
+    flat = rows.reshape(len(rows), -1)
+    if flat.dtype == np.uint8:  # what a uint8 model takes; inside it is int8
+        return (flat ^ 128).view(np.int8)
+    return np.asarray(_edge(_open(artifact).inputs[0], flat.shape).from_numbers(flat), np.int8)
+
+
+def samples(artifact: Path, rows: npt.NDArray[Any]) -> list[tuple[list[Any], list[Any]]]:
+    """Stored input and stored outputs of the plan for each row."""
+    plan, given = _open(artifact), stored(artifact, rows)
+    return [([row], list(answers)) for row, *answers in zip(given, *plan.run_rows([given]), strict=True)]
 
 
 def ports(artifact: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Inputs and outputs of the plan as the signature lists them; a plan knows sizes, not shapes."""
     plan = _open(artifact)
     return [_port("input", edge) for edge in plan.inputs], [_port("output", edge) for edge in plan.outputs]
-
-
-def _stored(artifact: Path, rows: npt.NDArray[Any]) -> Int8Array:
-    """The rows as the plan takes them, (rows, bytes) of int8."""
-    flat = rows.reshape(len(rows), -1)
-    return np.asarray(_edge(_open(artifact).inputs[0], flat.shape).from_numbers(flat), np.int8)
 
 
 def _open(artifact: Path) -> Plan:

@@ -220,6 +220,15 @@ def members(group: DeviceGroup) -> list[Device]:
     return matching(group.rule)
 
 
+def members_among(group: DeviceGroup, devices: Iterable[Device]) -> set[int]:
+    """Keys of those of the devices that belong to the group now."""
+    asked = {device.pk: device for device in devices}
+    if not group.is_dynamic:
+        return set(group.members.filter(pk__in=asked).values_list("pk", flat=True))
+    rule = _parsed(group.rule)
+    return {pk for pk, device in asked.items() if rule.matches(facts_of(device))}
+
+
 def in_service() -> QuerySet[Device]:
     """Devices that groups can have: all but retired ones."""
     return Device.objects.select_related("target").exclude(state=Device.State.RETIRED)

@@ -270,6 +270,20 @@ def recall(artifact: Artifact, *, reason: str) -> Artifact:
     return get_artifact(artifact.pk)
 
 
+def recall_version(version: ModelVersion, *, reason: str, user: Any = None) -> bool:
+    """Say that no device may run any artifact of a version any more; False when that was said before."""
+    if not reason.strip():
+        raise Refused("a recall needs a reason", remedy="Say what is wrong with the version.")
+    said = {"recalled_at": timezone.now(), "recall_reason": reason.strip()}
+    with transaction.atomic():
+        fresh = ModelVersion.objects.filter(pk=version.pk, recalled_at=None)
+        if not fresh.update(**said, recalled_by=_who(user)):
+            return False
+        Artifact.objects.filter(version=version, recalled_at=None).update(**said)
+        events.publish("artifacts", "models", f"version:{version.pk}", "overview")
+    return True
+
+
 def invalid(what: str, error: ValidationError) -> Refused:
     """Django's field errors as one refusal of ours."""
     fields = error.message_dict if hasattr(error, "error_dict") else {"": error.messages}

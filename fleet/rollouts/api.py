@@ -32,6 +32,9 @@ class RolloutIn(OrderIn):
     """A new rollout."""
 
     start_at: Annotated[AwareDatetime | None, Field(description="Not before then; empty: at once.")] = None
+    key: Annotated[
+        str, Field(max_length=services.MAX_KEY, description="Asked for twice with one key, it is made once.")
+    ] = ""
 
 
 class GateOut(Schema):
@@ -172,12 +175,6 @@ class DeliveryOut(Schema):
         return delivery.wave.number if delivery.wave else None
 
 
-class AbortIn(Schema):
-    """What becomes of devices that have the new version already."""
-
-    mode: Literal["keep", "revert"] = "keep"
-
-
 class ConsentIn(Schema):
     """What the owner of a device said."""
 
@@ -208,7 +205,9 @@ def strategy_schema(request: HttpRequest) -> dict[str, Any]:
 @router.post("/rollouts", response={201: RolloutDetailOut})
 def create(request: HttpRequest, payload: RolloutIn) -> tuple[int, Rollout]:
     """A draft; `start` starts it."""
-    return 201, services.create(caller(request), **named(payload), start_at=payload.start_at)
+    return 201, services.create(
+        caller(request), **named(payload), start_at=payload.start_at, key=payload.key
+    )
 
 
 @router.get("/rollouts", response=list[RolloutOut])
@@ -244,46 +243,3 @@ def consent(request: HttpRequest, rollout_id: int, device: str, payload: Consent
     """The answer of the owner of a device that asks: now, tonight (22:00 where the device is), or no."""
     rollout = services.rollout_by_id(rollout_id)
     return consents.answer(caller(request), rollout, device, payload.answer, timezone.now())
-
-
-@router.post("/rollouts/{rollout_id}/start", response=RolloutDetailOut)
-def start(request: HttpRequest, rollout_id: int) -> Rollout:
-    """Start a draft, or ask for approval."""
-    return services.start(caller(request), services.rollout_by_id(rollout_id))
-
-
-@router.post("/rollouts/{rollout_id}/approve", response=RolloutDetailOut)
-def approve(request: HttpRequest, rollout_id: int) -> Rollout:
-    """Approve a rollout that waits for it."""
-    return services.approve(caller(request), services.rollout_by_id(rollout_id))
-
-
-@router.post("/rollouts/{rollout_id}/pause", response=RolloutDetailOut)
-def pause(request: HttpRequest, rollout_id: int) -> Rollout:
-    """Ask nobody else for now."""
-    return services.pause(caller(request), services.rollout_by_id(rollout_id))
-
-
-@router.post("/rollouts/{rollout_id}/resume", response=RolloutDetailOut)
-def resume(request: HttpRequest, rollout_id: int) -> Rollout:
-    """Go on after a pause."""
-    return services.resume(caller(request), services.rollout_by_id(rollout_id))
-
-
-@router.post("/rollouts/{rollout_id}/advance", response=RolloutDetailOut)
-def advance(request: HttpRequest, rollout_id: int) -> Rollout:
-    """Open the next wave now."""
-    return services.advance(caller(request), services.rollout_by_id(rollout_id), now=timezone.now())
-
-
-@router.post("/rollouts/{rollout_id}/abort", response=RolloutDetailOut)
-def abort(request: HttpRequest, rollout_id: int, payload: AbortIn) -> Rollout:
-    """Stop for good."""
-    rollout = services.rollout_by_id(rollout_id)
-    return services.abort(caller(request), rollout, payload.mode, now=timezone.now())
-
-
-@router.post("/rollouts/{rollout_id}/roll-back", response=RolloutDetailOut)
-def roll_back(request: HttpRequest, rollout_id: int) -> Rollout:
-    """Bring every device that was asked back to what it ran before."""
-    return services.roll_back(caller(request), services.rollout_by_id(rollout_id), now=timezone.now())

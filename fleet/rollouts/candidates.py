@@ -79,7 +79,8 @@ class Reader:
 
 def offers_of(version: ModelVersion) -> dict[str, list[Offer]]:
     """Artifacts of a version by slug of target, oldest first; recalled ones do not count."""
-    found = Artifact.objects.filter(version=version, recalled_at=None).select_related("target")
+    found = Artifact.objects.filter(version=version, version__recalled_at=None, recalled_at=None)
+    found = found.select_related("target")
     offers: dict[str, list[Offer]] = {}
     for artifact in found.order_by("created_at", "pk"):
         offers.setdefault(artifact.target.slug, []).append(_offer(artifact))

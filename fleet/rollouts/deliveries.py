@@ -1,15 +1,16 @@
 """Deliveries: offered a few at a time, moved by what devices say, and always brought to an end."""
 
+import uuid
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from fleet import events
 from fleet.inventory.models import Device, DeviceApp
-from fleet.rollouts import intents, states, strategy
+from fleet.rollouts import eligibility, intents, states, strategy
 from fleet.rollouts.models import Delivery, Rollout, Wave
 
 OFFERED_AT_ONCE = 200
@@ -47,6 +48,12 @@ def open_ones(rollout: Rollout) -> QuerySet[Delivery]:
     return rollout.deliveries.exclude(state__in=Delivery.ENDS)
 
 
+def not_asked_yet(rollout: Rollout) -> QuerySet[Delivery]:
+    """Installations that nobody was offered; who waits for the way back is not among them."""
+    installs = rollout.deliveries.filter(kind=Delivery.Kind.INSTALL, state=State.PENDING)
+    return installs.select_related("device")
+
+
 def offer(waiting: QuerySet[Delivery], now: datetime, at_most: int | None = None) -> int:
     """Sign and send out pending deliveries, some at a time and `at_most` in all; returns how many went."""
     most = MOST_A_TICK if at_most is None else min(at_most, MOST_A_TICK)
@@ -62,11 +69,14 @@ def offer(waiting: QuerySet[Delivery], now: datetime, at_most: int | None = None
 
 @transaction.atomic
 def _offer_some(waiting: QuerySet[Delivery], now: datetime, most: int) -> int:
+    pending = waiting.filter(state=State.PENDING).order_by("position", "pk")
+    lock_devices(pending.filter(pk__in=list(pending.values_list("pk", flat=True)[:most])))
     # Of two ticks at once the second waits here, and then finds that these are no longer pending.
-    locked = waiting.filter(state=State.PENDING).select_for_update(of=("self",)).order_by("position", "pk")
-    batch = list(locked.select_related(*intents.RELATED)[:most])
+    locked = pending.select_for_update(of=("self",))
+    taken = list(locked.select_related(*intents.RELATED)[:most])
+    batch = _sort_out(taken, now)
     if not batch:
-        return 0
+        return len(taken)
     _end_rivals(batch, now)
     _note_what_runs(batch)
     intents.issue(batch, now)
@@ -76,7 +86,22 @@ def _offer_some(waiting: QuerySet[Delivery], now: datetime, most: int) -> int:
             move(delivery, "skip", now, "nothing ran before, so the offer was withdrawn", offered_at=now)
         else:
             move(delivery, "offer", now, offered_at=now)
-    return len(batch)
+    return len(taken)
+
+
+def _sort_out(batch: list[Delivery], now: datetime) -> list[Delivery]:
+    """Those of the batch that may still have their offer; the others end with the reason, or get another artifact."""
+    kept = []
+    for delivery, finding in eligibility.examine(batch):
+        if finding.obstacle:
+            move(delivery, "skip", now, finding.obstacle)
+            continue
+        if finding.artifact != delivery.artifact:
+            # Versions to pass through were chosen for what the device was.
+            delivery.artifact, delivery.hops = finding.artifact, []
+            delivery.save(update_fields=["artifact", "hops"])
+        kept.append(delivery)
+    return kept
 
 
 def _end_rivals(batch: list[Delivery], now: datetime) -> None:
@@ -96,21 +121,32 @@ def _note_what_runs(batch: list[Delivery]) -> None:
     runs = dict(rows.values_list("device_id", "artifact_id"))
     changed = [d for d in batch if d.kind == Delivery.Kind.INSTALL]
     for delivery in changed:
-        delivery.previous_id = runs.get(delivery.device_id)
+        # A further try may find the new artifact installed, unheard of: what ran before is known from the first.
+        if runs.get(delivery.device_id) != delivery.artifact_id:
+            delivery.previous_id = runs.get(delivery.device_id)
     Delivery.objects.bulk_update(changed, ["previous"])
+
+
+def lock_devices(of: QuerySet[Delivery]) -> None:
+    """Wait for what the gateway writes about these devices: like it, take devices first and deliveries after them."""
+    devices = Device.objects.select_for_update().filter(pk__in=of.order_by().values("device"))
+    list(devices.order_by("pk").values_list("pk"))
 
 
 def time_out(rollout: Rollout, now: datetime) -> int:
     """End deliveries that took too long; returns how many."""
     rules = strategy.read(rollout.strategy)
     whole, steps = rules.delivery_timeout_s, rules.step_timeouts.by_state()
+    forgotten, event = states.LIMITS[State.PENDING]
     late = Q(state__in=states.ACTIVE, offered_at__lte=now - timedelta(seconds=whole))
+    late |= Q(state=State.PENDING, wave__started_at__lte=now - forgotten, changed_at__lte=now - forgotten)
     for state, seconds in steps.items():
         late |= Q(state=state, changed_at__lte=now - timedelta(seconds=seconds))
     done = 0
     for delivery in rollout.deliveries.filter(late).select_related("device")[:MOST_A_TICK]:
-        limit = min(whole, steps.get(delivery.state, whole))
-        done += move(delivery, "time_out", now, f"no end after {limit} s in state {delivery.state}")
+        limit = f"{min(whole, steps.get(delivery.state, whole))} s"
+        waited = f"{forgotten.days} days" if delivery.state == State.PENDING else limit
+        done += move(delivery, event, now, f"no end after {waited} in state {delivery.state}")
     return done
 
 
@@ -118,6 +154,28 @@ def end_for_lost_devices(rollout: Rollout, now: datetime) -> int:
     """End deliveries to devices that were revoked or retired meanwhile; returns how many."""
     lost = open_ones(rollout).exclude(device__state=Device.State.ACTIVE).select_related("device")
     return cancel(lost[:MOST_A_TICK], now, lambda delivery: f"{delivery.device} was {delivery.device.state}")
+
+
+def send_again_to_changed_devices(rollout: Rollout, now: datetime) -> int:
+    """Begin again where a device became another target meanwhile; the next offer finds the artifact that fits it now."""
+    at_work = rollout.deliveries.filter(state__in=states.ACTIVE, artifact__isnull=False)
+    changed = at_work.exclude(artifact__target=F("device__target")).select_related("device__target")
+    return sum(
+        try_again(delivery, "requeue", now, f"{delivery.device} is a {delivery.device.target} now")
+        for delivery in changed[:MOST_A_TICK]
+    )
+
+
+def try_again(delivery: Delivery, event: str, now: datetime, reason: str, **fields: Any) -> bool:
+    """Put a delivery back to the start under a new id, so that late words about the old try change nothing."""
+    fresh: dict[str, Any] = {
+        "ticket": uuid.uuid4(),
+        "offered_at": None,
+        "finished_at": None,
+        "attempt": 1,
+        "evidence": {},
+    }
+    return move(delivery, event, now, reason, **fresh, **fields)
 
 
 def cancel(deliveries: Iterable[Delivery], now: datetime, reason: Any) -> int:
@@ -140,13 +198,17 @@ def extend(wave: Wave, by: int) -> int:
 def go_back(rollout: Rollout, which: Q, now: datetime, reason: str) -> int:
     """Give every chosen device that was ever offered this rollout a way back; the tick signs and sends it.
 
-    Devices that a later rollout has reached since belong to that one.
+    Devices that a later rollout has reached since belong to that one, and who is on the way back stays on it.
     """
     if rollout.started_at is None:
         return 0
     installs = rollout.deliveries.filter(which, kind=Delivery.Kind.INSTALL, offered_at__isnull=False)
     installs = installs.filter(device__state=Device.State.ACTIVE).select_related("device")
+    lock_devices(installs)
     taken_over = _taken_over(rollout)
+    installs = installs.exclude(
+        device__in=rollout.deliveries.filter(kind=Delivery.Kind.ROLL_BACK).values("device")
+    )
     chosen = [delivery for delivery in installs if delivery.device_id not in taken_over]
     for delivery in chosen:
         move(delivery, "supersede", now, reason)

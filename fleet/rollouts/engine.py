@@ -59,12 +59,15 @@ def step(rollout: Rollout, now: datetime) -> int:
     """One step of one rollout; returns how much there was to do."""
     if rollout.state == Rollout.State.SCHEDULED:
         return begin(rollout, now)
+    if states.is_overdue(rollout, now):
+        return _give_up(rollout, now)
     work = deliveries.end_for_lost_devices(rollout, now) + deliveries.time_out(rollout, now)
+    work += deliveries.send_again_to_changed_devices(rollout, now)
+    # Some may go back while others are still asked.
+    work += deliveries.offer(rollout.deliveries.filter(kind=Delivery.Kind.ROLL_BACK), now)
     work += joiners.take_in(rollout, now)
     if rollout.state == Rollout.State.RUNNING:
         return work + _step_wave(rollout, now)
-    back = rollout.deliveries.filter(kind=Delivery.Kind.ROLL_BACK)
-    work += deliveries.offer(back, now)
     if rollout.state == Rollout.State.ROLLING_BACK:
         work += _finish_way_back(rollout, now)
     return work
@@ -86,12 +89,29 @@ def begin(rollout: Rollout, now: datetime) -> int:
     return 1
 
 
+def stop(rollout: Rollout, sentence: str, now: datetime, decided_by_id: int | None = None) -> bool:
+    """End a rollout where it stands: devices that have it keep it, those at work are called back, nobody else is asked."""
+    with transaction.atomic():
+        if not states.advance(rollout, "abort", reason=sentence, finished_at=now):
+            return False
+        deliveries.lock_devices(deliveries.open_ones(rollout))
+        waiting = deliveries.not_asked_yet(rollout)
+        deliveries.cancel(waiting, now, "the rollout was aborted")
+        # A device at work would finish the download: only a newer signed intent calls it back.
+        deliveries.go_back(rollout, Q(state__in=states.ACTIVE), now, "the rollout was aborted")
+        for wave in rollout.waves.exclude(state=Wave.State.PASSED):
+            states.advance(wave, "fail", finished_at=now)
+        note(rollout, "abort", sentence, decided_by_id=decided_by_id)
+    return True
+
+
 def begin_way_back(rollout: Rollout, sentence: str, now: datetime) -> bool:
     """Turn a rollout round: nobody else is asked, and every device that was goes back to what it ran before."""
     with transaction.atomic():
         if not states.advance(rollout, "roll_back", reason=sentence, finished_at=None):
             return False
-        waiting = deliveries.open_ones(rollout).filter(state=Delivery.State.PENDING).select_related("device")
+        deliveries.lock_devices(deliveries.open_ones(rollout))
+        waiting = deliveries.not_asked_yet(rollout)
         deliveries.cancel(waiting, now, "the rollout is rolled back")
         deliveries.go_back(rollout, Q(), now, "the rollout is rolled back")
         # From rows: several may be RUNNING when canaries were extended.
@@ -112,9 +132,16 @@ def tell(rollout: Rollout) -> None:
     events.publish(f"rollout:{rollout.pk}", "rollouts", "overview")
 
 
+def _give_up(rollout: Rollout, now: datetime) -> int:
+    days = states.LIMITS[rollout.state][0].days
+    was = rollout.state.replace("_", " ")
+    return int(stop(rollout, f"aborted: it was {was} for {days} days, and nobody decided", now))
+
+
 def _under_way(now: datetime) -> list[Rollout]:
     """Rollouts with something to do: those at work, those due, and ended ones that still owe a device its way back."""
     due = Q(state=Rollout.State.SCHEDULED) & (Q(start_at=None) | Q(start_at__lte=now))
+    due |= Q(state=Rollout.State.AWAITING_APPROVAL)
     owed = Delivery.objects.filter(rollout=OuterRef("pk")).exclude(state__in=Delivery.ENDS)
     found = Rollout.objects.filter(due | Q(state__in=preparation.AT_WORK) | Exists(owed))
     return list(found.select_related("version__model", "group").order_by("pk"))
@@ -211,7 +238,8 @@ def _act(rollout: Rollout, wave: Wave, verdict: gates.Verdict, now: datetime) ->
 
 def _succeed(rollout: Rollout, now: datetime) -> int:
     installs = rollout.deliveries.filter(kind=Delivery.Kind.INSTALL)
-    runs = installs.filter(state=Delivery.State.SUCCEEDED).count()
+    back = rollout.deliveries.filter(kind=Delivery.Kind.ROLL_BACK).values("device")
+    runs = installs.filter(state=Delivery.State.SUCCEEDED).exclude(device__in=back).count()
     return _end(rollout, "succeed", f"{runs} of {installs.count()} devices run {rollout.version}", now)
 
 

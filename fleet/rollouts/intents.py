@@ -72,7 +72,7 @@ def _fields(delivery: Delivery, artifact: Artifact, sequence: int, now: datetime
         "expires_at": int((now + LIFE).timestamp()),
         "device": delivery.device.name,
         "app": delivery.rollout.app,
-        "delivery": str(delivery.pk),
+        "delivery": delivery.wire_id,
         "target": artifact.target.slug,
         "model": artifact.version.model.slug,
         "version": artifact.version.number,
@@ -186,8 +186,9 @@ def _to_renew(now: datetime) -> QuerySet[Intent]:
     ahead = Q(accepted__gt=F("sequence"))
     other = Q(accepted=F("sequence")) & ~Q(accepted_digest="") & ~Q(accepted_digest=F("digest"))
     found = current.filter(old | ahead | other).exclude(payload=b"").exclude(delivery__state__in=_NOT_AGAIN)
+    found = found.filter(delivery__artifact__recalled_at=None)
     return found.select_related(*(f"delivery__{path}" for path in RELATED)).order_by("pk")
 
 
 # What a manifest is made of, fetched with the delivery.
-RELATED = ("device", "rollout", "artifact__target", "artifact__version__model")
+RELATED = ("device__target", "rollout__group", "artifact__target", "artifact__version__model")

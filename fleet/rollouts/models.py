@@ -46,6 +46,10 @@ class Rollout(models.Model):
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
+    state_since = models.DateTimeField(null=True, blank=True, help_text="When it came into its state.")
+    key = models.CharField(
+        max_length=120, null=True, unique=True, help_text="Asked for twice with one key, it is made once."
+    )
 
     class Meta:
         ordering = ["-created_at", "-id"]
@@ -137,6 +141,9 @@ class Delivery(models.Model):
     )
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    ticket = models.UUIDField(
+        null=True, unique=True, help_text="What the device calls a further try; empty on the first."
+    )
     rollout = models.ForeignKey(Rollout, on_delete=models.CASCADE, related_name="deliveries")
     wave = models.ForeignKey(Wave, null=True, on_delete=models.CASCADE, related_name="deliveries")
     device = models.ForeignKey(Device, on_delete=models.CASCADE, related_name="deliveries")
@@ -188,6 +195,11 @@ class Delivery(models.Model):
     def is_over(self) -> bool:
         """Whether the delivery reached an end."""
         return self.state in self.ENDS
+
+    @property
+    def wire_id(self) -> str:
+        """What manifests and devices call the present try."""
+        return str(self.ticket or self.pk)
 
 
 class Sending(models.Model):

@@ -4,6 +4,8 @@ import uuid
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db.models import Q
+
 from device_agent.core import protocol
 from fleet import events
 from fleet.inventory.models import Command, Device
@@ -21,8 +23,10 @@ _ASK_FOR = timedelta(minutes=10)
 def apply_status(device: Device, message: Message, now: datetime) -> bool:
     """Move the delivery a status names; False when it is none of ours, over, or the state is not news."""
     delivery = _delivery(device, message.get("delivery"))
-    if delivery is None or delivery.is_over:
+    if delivery is None:
         return False
+    if delivery.is_over:
+        return _confirm_late(delivery, message, now)
     if message["state"] == "rejected" and message.get("code") == SEQUENCE_REFUSED:
         return _ask_for_hello(device, now)
     fields = _facts(delivery, message)
@@ -53,8 +57,15 @@ def _delivery(device: Device, text: object) -> Delivery | None:
         pk = uuid.UUID(str(text))
     except ValueError:
         return None
-    found = Delivery.objects.filter(pk=pk, device=device).select_related("device")
-    return found.first()
+    named = Q(ticket=pk) | Q(pk=pk, ticket=None)
+    return Delivery.objects.filter(named, device=device).select_related("device").first()
+
+
+def _confirm_late(delivery: Delivery, message: Message, now: datetime) -> bool:
+    """A device that was away while its way back timed out has gone back all the same."""
+    if delivery.kind != Delivery.Kind.ROLL_BACK or message["state"] != Delivery.State.SUCCEEDED:
+        return False
+    return move(delivery, "confirm", now, "it was away, and went back when it returned")
 
 
 def _facts(delivery: Delivery, message: Message) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from django.db import transaction
-from django.db.models import Q
+from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from device_agent.core import protocol
 from fleet import events
@@ -12,8 +12,18 @@ from fleet.accounts.roles import Caller, Role, require
 from fleet.errors import Conflict, NotFound, Refused
 from fleet.inventory.models import DeviceGroup
 from fleet.registry.models import ModelVersion
-from fleet.rollouts import deliveries, engine, planning, preparation, states, strategy
+from fleet.rollouts import deliveries, engine, planning, preparation, retries, states, strategy
 from fleet.rollouts.models import Delivery, Rollout, Wave
+from fleet.rollouts.parts import Part
+
+MAX_NOTE = 500
+MAX_KEY = 64
+
+
+_GOING_BACK = (Rollout.State.ROLLING_BACK, Rollout.State.ROLLED_BACK)
+
+# In the order in which pages offer them.
+VERBS = ("start", "schedule", "approve", "pause", "resume", "advance", "retry", "abort", "roll-back")
 
 
 def rollout_by_id(pk: int) -> Rollout:
@@ -53,94 +63,158 @@ def create(
     app: str = "main",
     rules: Any = None,
     start_at: datetime | None = None,
+    key: str = "",
 ) -> Rollout:
-    """A draft, after the same checks as the dry run."""
+    """A draft, after the same checks as the dry run; asked for twice with one `key`, it is made once."""
     require(user, Role.OPERATOR)
+    made = _made_before(user, key, version, group)
+    if made is not None:
+        return made
     checked = strategy.read(rules)
     preview(user, version=version, group=group, app=app, rules=rules)
-    rollout = Rollout.objects.create(
-        version=version,
-        group=group,
-        app=app,
-        strategy=checked.model_dump(),
-        start_at=start_at,
-        created_by_id=user.pk,
-    )
-    events.publish("rollouts", "overview")
+    try:
+        with transaction.atomic():
+            rollout = Rollout.objects.create(
+                version=version,
+                group=group,
+                app=app,
+                strategy=checked.model_dump(),
+                start_at=start_at,
+                created_by_id=user.pk,
+                state_since=timezone.now(),
+                key=_key(user, key),
+            )
+            events.publish("rollouts", "overview")
+    except IntegrityError:
+        made = _made_before(user, key, version, group)
+        if made is None:
+            raise
+        # Pressed twice, and the other one was first.
+        return made
     return rollout
 
 
-def start(user: Caller, rollout: Rollout) -> Rollout:
+def clone(user: Caller, rollout: Rollout, *, version: ModelVersion | None = None, key: str = "") -> Rollout:
+    """A draft like another rollout, by default with its version; its past stays with the other one."""
+    return create(
+        user,
+        version=version or rollout.version,
+        group=rollout.group,
+        app=rollout.app,
+        rules=rollout.strategy,
+        key=key,
+    )
+
+
+def start(user: Caller, rollout: Rollout, *, note: str = "") -> Rollout:
     """Schedule a draft for now or its time, or ask for approval where the strategy wants one."""
     if strategy.read(rollout.strategy).require_approval:
-        return _verb(user, rollout, "ask_approval", "start", "waits for approval")
-    return _verb(user, rollout, "schedule", "start", _when(rollout))
+        return _verb(user, rollout, "ask_approval", "start", _because("waits for approval", note))
+    return _verb(user, rollout, "schedule", "start", _because(_when(rollout), note))
 
 
-def approve(user: Caller, rollout: Rollout) -> Rollout:
-    """Approve a rollout that waits for it."""
-    return _verb(user, rollout, "approve", "approve", f"approved; {_when(rollout)}")
-
-
-def pause(user: Caller, rollout: Rollout) -> Rollout:
-    """Ask nobody else for now; deliveries at work go on to their end."""
-    return _verb(user, rollout, "pause", "pause", "paused by hand")
-
-
-def resume(user: Caller, rollout: Rollout) -> Rollout:
-    """Go on after a pause."""
-    return _verb(user, rollout, "resume", "resume", "resumed by hand")
-
-
-def advance(user: Caller, rollout: Rollout, *, now: datetime) -> Rollout:
-    """Open the next wave now: a person decides where the gate held, or does not wait for the rest of the soak."""
+def schedule(user: Caller, rollout: Rollout, start_at: datetime | None, *, note: str = "") -> Rollout:
+    """Start a draft at a time, or move the start of one that waits; None is now."""
     require(user, Role.OPERATOR)
     with transaction.atomic():
-        wave = rollout.waves.filter(state__in=(Wave.State.HELD, Wave.State.SOAKING)).first()
-        if wave is None or rollout.state not in (Rollout.State.RUNNING, Rollout.State.HELD):
+        _lock(rollout)
+        if rollout.state not in states.UNSTARTED:
+            raise _not_now(rollout, "scheduled", "it began already" if rollout.started_at else "")
+        rollout.start_at = start_at
+        if rollout.state == Rollout.State.SCHEDULED:
+            rollout.reason = _because(_when(rollout), note)
+        rollout.save(update_fields=["start_at", "reason"])
+        if rollout.state == Rollout.State.DRAFT:
+            return start(user, rollout, note=note)
+        engine.note(rollout, "schedule", _because(_when(rollout), note), decided_by_id=user.pk)
+    return rollout
+
+
+def approve(user: Caller, rollout: Rollout, *, note: str = "") -> Rollout:
+    """Approve a rollout that waits for it."""
+    return _verb(user, rollout, "approve", "approve", _because(f"approved; {_when(rollout)}", note))
+
+
+def pause(user: Caller, rollout: Rollout, *, note: str = "") -> Rollout:
+    """Ask nobody else for now; deliveries at work go on to their end."""
+    return _verb(user, rollout, "pause", "pause", _because("paused by hand", note))
+
+
+def resume(user: Caller, rollout: Rollout, *, note: str = "") -> Rollout:
+    """Go on after a pause."""
+    return _verb(user, rollout, "resume", "resume", _because("resumed by hand", note))
+
+
+def advance(
+    user: Caller, rollout: Rollout, *, now: datetime, wave: int | None = None, note: str = ""
+) -> Rollout:
+    """Open the next wave now: a person decides where the gate held, or does not wait for the rest of the soak.
+
+    `wave` is the number of the wave the person saw: when that one has passed meanwhile, nothing happens.
+    """
+    require(user, Role.OPERATOR)
+    with transaction.atomic():
+        _lock(rollout)
+        if wave is not None and rollout.waves.filter(number=wave, state=Wave.State.PASSED).exists():
+            return rollout
+        waiting = rollout.waves.filter(state__in=(Wave.State.HELD, Wave.State.SOAKING)).first()
+        if waiting is None or rollout.state not in (Rollout.State.RUNNING, Rollout.State.HELD):
             raise _not_now(rollout, "advanced", "a wave must be held or soaking")
         if rollout.state == Rollout.State.HELD:
             states.advance(rollout, "advance", reason="")
-        if states.advance(wave, "pass", finished_at=now):
-            sentence = f"wave {wave.number} was passed by hand"
-            engine.note(rollout, "advance", sentence, wave, decided_by_id=user.pk)
+        if states.advance(waiting, "pass", finished_at=now):
+            sentence = _because(f"wave {waiting.number} was passed by hand", note)
+            engine.note(rollout, "advance", sentence, waiting, decided_by_id=user.pk)
     return rollout
 
 
-def abort(user: Caller, rollout: Rollout, mode: Literal["keep", "revert"], *, now: datetime) -> Rollout:
+def abort(
+    user: Caller, rollout: Rollout, mode: Literal["keep", "revert"], *, now: datetime, note: str = ""
+) -> Rollout:
     """Stop for good. keep: devices that have it keep it, all others stay as they were; revert: everybody goes back."""
     if mode == "revert" and rollout.started_at is not None:
-        return roll_back(user, rollout, now=now)
+        return roll_back(user, rollout, now=now, note=note)
     require(user, Role.OPERATOR)
+    began = "aborted by hand; devices that have it keep it"
     with transaction.atomic():
-        sentence = (
-            "aborted by hand; devices that have it keep it"
-            if rollout.started_at
-            else "aborted before it started"
-        )
-        if not states.advance(rollout, "abort", reason=sentence, finished_at=now):
-            if rollout.state == Rollout.State.ABORTED:
-                return rollout
+        _lock(rollout)
+        sentence = _because(began if rollout.started_at else "aborted before it started", note)
+        done = engine.stop(rollout, sentence, now, decided_by_id=user.pk)
+        if not done and rollout.state != Rollout.State.ABORTED:
             raise _not_now(rollout, "aborted")
-        waiting = deliveries.open_ones(rollout).filter(state=Delivery.State.PENDING).select_related("device")
-        deliveries.cancel(waiting, now, "the rollout was aborted")
-        # A device at work would finish the download: only a newer signed intent calls it back.
-        deliveries.go_back(rollout, Q(state__in=states.ACTIVE), now, "the rollout was aborted")
-        for wave in rollout.waves.exclude(state=Wave.State.PASSED):
-            states.advance(wave, "fail", finished_at=now)
-        engine.note(rollout, "abort", sentence, decided_by_id=user.pk)
     return rollout
 
 
-def roll_back(user: Caller, rollout: Rollout, *, now: datetime) -> Rollout:
-    """Bring every device that was asked back to what it ran before, those that are away when they return."""
+def roll_back(
+    user: Caller, rollout: Rollout, *, now: datetime, part: Part | None = None, note: str = ""
+) -> Rollout:
+    """Bring every device that was asked back to what it ran before, or a part of them; those away when they return."""
     require(user, Role.OPERATOR)
-    sentence = "rolled back by hand"
+    if rollout.started_at is None:
+        raise _not_now(rollout, "rolled back", "no device was asked yet")
+    if part is not None and not part.is_everything:
+        return _roll_back_part(user, rollout, part, now, note)
+    sentence = _because("rolled back by hand", note)
     with transaction.atomic():
+        _lock(rollout)
         if engine.begin_way_back(rollout, sentence, now):
             engine.note(rollout, "roll_back", sentence, decided_by_id=user.pk)
-        elif rollout.state not in (Rollout.State.ROLLING_BACK, Rollout.State.ROLLED_BACK):
+        elif rollout.state not in _GOING_BACK:
             raise _not_now(rollout, "rolled back")
+    return rollout
+
+
+def retry(user: Caller, rollout: Rollout, *, now: datetime, note: str = "") -> Rollout:
+    """Ask devices again whose delivery failed or timed out; pressed twice, each is asked once."""
+    require(user, Role.OPERATOR)
+    with transaction.atomic():
+        _lock(rollout)
+        asked = retries.try_failed_again(rollout, now)
+        if asked is None:
+            raise _not_now(rollout, "tried again", "clone it instead")
+        if asked:
+            sentence = _because(f"{_devices(asked)} asked again", note)
+            engine.note(rollout, "retry", sentence, decided_by_id=user.pk)
     return rollout
 
 
@@ -157,9 +231,15 @@ def possible_verbs(rollout: Rollout) -> list[str]:
         "roll_back": "roll-back",
     }
     verbs = {found[event] for event in states.possible(rollout) if event in found}
+    if rollout.started_at is None:
+        verbs.discard("roll-back")
+    if rollout.state in states.UNSTARTED:
+        verbs.add("schedule")
+    if retries.failed(rollout).exists():
+        verbs.add("retry")
     if rollout.waves.filter(state=Wave.State.SOAKING).exists() and rollout.state == Rollout.State.RUNNING:
         verbs.add("advance")
-    return [verb for verb in dict.fromkeys(found.values()) if verb in verbs]
+    return [verb for verb in VERBS if verb in verbs]
 
 
 def exposed(rollout: Rollout) -> int:
@@ -173,6 +253,11 @@ def exposed(rollout: Rollout) -> int:
 def _order(
     version: ModelVersion, group: DeviceGroup, app: str, rules: strategy.Strategy
 ) -> preparation.Order:
+    if version.recalled_at is not None:
+        raise Conflict(
+            f"{version} was recalled and may run nowhere any more: {version.recall_reason}",
+            remedy="Roll out another version.",
+        )
     if version.state != ModelVersion.State.READY:
         raise Conflict(
             f"{version} is {version.state} and cannot be rolled out",
@@ -184,16 +269,66 @@ def _order(
 
 
 def _verb(user: Caller, rollout: Rollout, event: str, verb: str, sentence: str) -> Rollout:
-    """One compare-and-set; pressing the same button twice is no error."""
+    """One change of state; pressing the same button twice is no error."""
     require(user, Role.OPERATOR)
     with transaction.atomic():
+        _lock(rollout)
         if states.advance(rollout, event, reason=sentence):
             engine.note(rollout, verb, sentence, decided_by_id=user.pk)
-            return rollout
-    rollout.refresh_from_db(fields=["state", "reason"])
-    if rollout.state not in states.ROLLOUT[event].values():
-        raise _not_now(rollout, {"start": "started", "approve": "approved"}.get(verb, f"{verb}d"))
+        elif rollout.state not in states.ROLLOUT[event].values():
+            raise _not_now(rollout, {"start": "started", "approve": "approved"}.get(verb, f"{verb}d"))
     return rollout
+
+
+def _lock(rollout: Rollout) -> None:
+    """Of people who press at once one goes first; the others wait here and then see what it did."""
+    rollout.refresh_from_db(from_queryset=Rollout.objects.select_for_update(no_key=True))
+
+
+def _roll_back_part(user: Caller, rollout: Rollout, part: Part, now: datetime, note: str) -> Rollout:
+    """The rollout itself goes on: only these devices go back, and those of them that wait are not asked any more."""
+    chosen = part.of(rollout)
+    if not rollout.deliveries.filter(chosen).exists():
+        raise Refused(
+            f"no device of rollout {rollout.pk} is {part}",
+            remedy="GET /api/v1/rollouts/ID/deliveries lists its devices.",
+        )
+    with transaction.atomic():
+        _lock(rollout)
+        if rollout.state in _GOING_BACK:
+            return rollout
+        waiting = deliveries.not_asked_yet(rollout).filter(chosen)
+        left = deliveries.cancel(waiting, now, "this part is rolled back")
+        back = deliveries.go_back(rollout, chosen, now, "this part is rolled back")
+        if left or back:
+            sentence = _because(f"{part}: {_devices(back)} go back, {left} more are not asked", note)
+            engine.note(rollout, "roll_back_part", sentence, decided_by_id=user.pk)
+    return rollout
+
+
+def _made_before(user: Caller, key: str, version: ModelVersion, group: DeviceGroup) -> Rollout | None:
+    made = Rollout.objects.filter(key=_key(user, key)).first() if key else None
+    if made is not None and (made.version_id, made.group_id) != (version.pk, group.pk):
+        raise Conflict(
+            f"the key {key[:60]!r} made rollout {made.pk}, which is another order",
+            remedy="Use a new key for each order.",
+        )
+    return made
+
+
+def _key(user: Caller, key: str) -> str | None:
+    if len(key) > MAX_KEY:
+        raise Refused(f"the key has {len(key)} characters", remedy=f"Use at most {MAX_KEY}.")
+    return f"{user.pk}:{key}" if key else None
+
+
+def _because(sentence: str, note: str) -> str:
+    note = note.strip()[:MAX_NOTE]
+    return f"{sentence}: {note}" if note else sentence
+
+
+def _devices(number: int) -> str:
+    return f"{number} device{'' if number == 1 else 's'}"
 
 
 def _when(rollout: Rollout) -> str:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from django.db import transaction
+
 from device_agent.core import protocol
 from fleet.gateway import inbox
 from fleet.inventory.models import Device
@@ -33,7 +35,8 @@ class HandDevice:
         """Send one message and have it applied, as after the gateway's checks."""
         payload = protocol.encode(dict(message))
         checked = inbox.PARSERS[kind](payload)
-        inbox.apply([inbox.Received(self.name, kind, checked, retained)], now)
+        with transaction.atomic():
+            inbox.apply([inbox.Received(self.name, kind, checked, retained)], now)
 
     def hello(self, now: datetime) -> None:
         """Connect."""

@@ -33,6 +33,7 @@ UNSIGNED = 128  # stored bytes are the int8 value plus this
 
 def emit(graph: q.QuantGraph) -> bytes:
     """The plan file of `graph`, the same bytes each time; raises Refused when arithmetic would not be exact."""
+    graph.refuse_islands()
     problems = [problem for op in graph.ops for problem in _problems_of(graph, op)]
     refuse_all(problems, "use onnxruntime for this model, or change these operators")
     refuse_all(graph.problems(), "calibrate with other rows, or keep the model in float")
@@ -48,6 +49,8 @@ def _problems_of(graph: q.QuantGraph, op: q.Op) -> list[str]:
         return [f"{op.name}: {type(op).__name__} is not in the micropython operator table ({names})"]
     if isinstance(op, q.Softmax) and graph.tensor_of(op).shape[-1] > p.SOFTMAX_WIDTH:
         return [f"{op.name}: softmax over more than {p.SOFTMAX_WIDTH} values leaves 32-bit arithmetic"]
+    if isinstance(op, q.Transpose | q.Mul) and len(graph.output_of(op).shape) > p.AXES:
+        return [f"{op.name}: more than {p.AXES} axes"]
     return []
 
 
@@ -93,14 +96,6 @@ def _operator(kind: int, words: dict[str, int]) -> bytes:
     assert set(words) == set(names), set(words) ^ set(names)
     values = [int(words[name]) for name in names]
     return struct.pack(p.OPERATOR, kind, len(values)) + struct.pack(f"<{len(values)}I", *values)
-
-
-# --- the arena -----------------------------------------------------------------------------------
-
-
-def arena_bytes(plan: bytes) -> int:
-    """The memory that a plan's tensors need."""
-    return int(struct.unpack_from(p.HEADER, plan)[3])
 
 
 # --- operators -----------------------------------------------------------------------------------
@@ -191,7 +186,7 @@ def _factor(name: str, multiplier: Any = 0, shift: Any = 0) -> dict[str, int]:
 
 
 def _rescale(writer: _Writer, op: q.Op, **words: int) -> None:
-    """A sum, product or mean; a mean reads its only input as both."""
+    """A sum, difference, product or mean; a mean reads its only input as both."""
     graph = writer.graph
     a, b, target = graph.tensor_of(op), graph.tensor_of(op, len(op.inputs) - 1), graph.output_of(op)
     places = {"a": writer.offsets[a.name], "b": writer.offsets[b.name], "target": writer.offsets[target.name]}
@@ -204,12 +199,12 @@ def _rescale(writer: _Writer, op: q.Op, **words: int) -> None:
         "inner": target.size,
         "count": 1,
         "first": 2,
-        "product": 0,
+        "combine": 0,
     }
     writer.add(p.RESCALE, **places, **zeros, **(unused | words))
 
 
-def _add(writer: _Writer, op: q.Add) -> None:
+def _add(writer: _Writer, op: q.Add | q.Sub) -> None:
     graph = writer.graph
     a, b, target = graph.tensor_of(op), graph.tensor_of(op, 1), graph.output_of(op)
     common = 2 * max(a.scale, b.scale)
@@ -217,14 +212,15 @@ def _add(writer: _Writer, op: q.Add) -> None:
     words: dict[str, int] = {}
     for name, real in scales.items():
         words |= _factor(name, *quantize_multipliers(np.array(real)))
-    _rescale(writer, op, **words, **_clamped(*graph.bounds(op, op.activation)), first=0)
+    bounds = _clamped(*graph.bounds(op, op.activation))
+    _rescale(writer, op, **words, **bounds, first=0, combine=int(isinstance(op, q.Sub)))
 
 
 def _mul(writer: _Writer, op: q.Mul) -> None:
     bounds = _clamped(*writer.graph.bounds(op, op.activation))
     places = {side: _repeated(writer, op, name) for side, name in zip("ab", op.inputs, strict=True)}
     factor = _factor("o", *writer.graph.product_multiplier(op))
-    _rescale(writer, op, **factor, **bounds, **places, product=1)
+    _rescale(writer, op, **factor, **bounds, **places, combine=1)
 
 
 def _repeated(writer: _Writer, op: q.Mul, name: str) -> int:
@@ -254,7 +250,6 @@ def _pool(writer: _Writer, op: q.Pool) -> None:
         p.POOL,
         **_places(writer, op),
         **_window(writer.graph, op, op.kernel, op.stride),
-        **_clamped(QMIN, QMAX),
         pad_top=op.padding[0],
         pad_left=op.padding[1],
         largest=int(op.mode == "max"),
@@ -264,11 +259,11 @@ def _pool(writer: _Writer, op: q.Pool) -> None:
 def _softmax(writer: _Writer, op: q.Softmax) -> None:
     source = writer.graph.tensor_of(op)
     width = source.shape[-1]
-    table = [*exponentials_of_differences(source.scale), FORTY_EIGHT_17THS, THIRTY_TWO_17THS]
+    constants = [*exponentials_of_differences(source.scale), FORTY_EIGHT_17THS, THIRTY_TWO_17THS]
     words = {
         "rows": source.size // width,
         "width": width,
-        "weights": writer.store(struct.pack("<258I", *table)),
+        "weights": writer.store(struct.pack(f"<{p.SOFTMAX_TABLE}I", *constants)),
     }
     writer.add(p.SOFTMAX, **_places(writer, op), **words)
 
@@ -278,8 +273,8 @@ def _softmax(writer: _Writer, op: q.Softmax) -> None:
 
 def _move(writer: _Writer, source: int, target: int, sizes: Any, **words: int) -> None:
     """Bytes from packed to packed, unless steps are given; sizes and steps of up to four axes."""
-    sizes = [1] * (4 - len(sizes)) + [int(size) for size in sizes]
-    packed = [int(np.prod(sizes[axis + 1 :])) for axis in range(4)]
+    sizes = [1] * (p.AXES - len(sizes)) + [int(size) for size in sizes]
+    packed = [int(np.prod(sizes[axis + 1 :])) for axis in range(p.AXES)]
     steps = {f"{side}{axis}": packed[axis] for side in "st" for axis in range(4 if side == "s" else 3)}
     plain = {"keep": 255, "flip": 0, "tabled": 0, "weights": 0}
     shape = {f"n{axis}": size for axis, size in enumerate(sizes)}
@@ -333,7 +328,7 @@ def _transpose(writer: _Writer, op: q.Transpose) -> None:
 
 def _gather(writer: _Writer, source: int, target: int, sizes: Any, steps: list[int]) -> None:
     """Packed bytes from bytes that lie `steps` apart on each axis."""
-    four = [0] * (4 - len(steps)) + steps
+    four = [0] * (p.AXES - len(steps)) + steps
     _move(writer, source, target, sizes, **{f"s{axis}": step for axis, step in enumerate(four)})
 
 
@@ -347,6 +342,7 @@ EMITTERS: dict[type[q.Op], Callable[..., None]] = {
     q.DepthwiseConv: _convolution,
     q.FullyConnected: _dense,
     q.Add: _add,
+    q.Sub: _add,
     q.Mul: _mul,
     q.Pool: _pool,
     q.Mean: _mean,

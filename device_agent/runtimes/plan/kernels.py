@@ -139,7 +139,7 @@ def convolve(x: ptr8, w: ptr8, acc: int, p: ptr32, first: int, last: int):
 
 @micropython.viper
 def rescale(x: ptr8, y: ptr8, acc: int, p: ptr32):
-    """Sum, product or mean, to a scale of its own: requantizations 0 and 1 are those of a sum's terms, 2 is the result's.
+    """Sum, difference, product or mean, to a scale of its own: requantizations 0 and 1 are those of a sum's terms, 2 is the result's.
 
     An element reads p[5] values of the first tensor, p[4] apart (a mean), and one of the second.
     """
@@ -193,6 +193,8 @@ def rescale(x: ptr8, y: ptr8, acc: int, p: ptr32):
                     acc = acc >> q[2]
                     if m1 > n:
                         acc += 1
+                if stage == 1 and p[12]:
+                    acc = 0 - acc
                 total += acc
                 stage += 1
             acc += p[8]
@@ -237,14 +239,14 @@ def pool(x: ptr8, out: ptr8, acc: int, p: ptr32):
                     x = ptr8(source + (y * p[3] + x0) * channels + channel)
                     n = x1 - x0
                     while n:
-                        if p[16] == 0:
+                        if p[14] == 0:
                             acc += x[0]
                         elif x[0] > acc:
                             acc = x[0]
                         x = ptr8(int(x) + channels)
                         n -= 1
                     y += 1
-                if p[16] == 0:
+                if p[14] == 0:
                     # C's division rounds towards zero, on the signed values.
                     n = (y1 - y0) * (x1 - x0)
                     acc -= n << 7
@@ -252,10 +254,6 @@ def pool(x: ptr8, out: ptr8, acc: int, p: ptr32):
                         acc = 128 + (acc + (n >> 1)) // n
                     else:
                         acc = 128 - ((n >> 1) - acc) // n
-                if acc < p[14]:
-                    acc = p[14]
-                if acc > p[15]:
-                    acc = p[15]
                 out[0] = acc
                 out = ptr8(int(out) + 1)
                 channel += 1

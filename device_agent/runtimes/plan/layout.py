@@ -25,6 +25,8 @@ OPERATOR = "<HH"
 # Kernels read whole groups of eight weights; the arena ends with room for the last one's overhang.
 GROUP = 8
 SLACK = 8
+# Tensors are moved along up to four axes.
+AXES = 4
 
 # A weighted operator has one row a channel: bias + 2^30 (never negative), multiplier, left shift * 64 + right shift,
 # then its weights in groups of eight, or of four for a depthwise convolution.
@@ -36,7 +38,7 @@ SOFTMAX_TABLE = 258
 SOFTMAX_WIDTH = 4095
 
 CONVOLVE, RESCALE, POOL, MOVE, SOFTMAX = range(5)
-WORD_COUNTS = (26, 22, 17, 17, 5)
+WORD_COUNTS = (26, 22, 15, 17, 5)
 
 
 class PlanError(ValueError):

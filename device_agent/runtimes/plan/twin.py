@@ -151,8 +151,9 @@ def _rescale(arena: Array, weights: Array, w: Words) -> None:
     acc = (a - w["zero_a"]).sum(axis=2)
     factors = [(w[f"mult_{n}"], w[f"left_{n}"], w[f"right_{n}"]) for n in "abo"]
     if w["first"] == 0:
-        acc = _requantize(acc << 20, *factors[0]) + _requantize(b << 20, *factors[1])
-    elif w["product"]:
+        second = _requantize(b << 20, *factors[1])
+        acc = _requantize(acc << 20, *factors[0]) + (-second if w["combine"] else second)
+    elif w["combine"]:
         acc = acc * b
     result = _requantize(acc, *factors[2]) + w["zero_out"]
     _put(arena, w["target"], np.clip(result, w["low"], w["high"]))
@@ -167,7 +168,7 @@ def _pool(arena: Array, weights: Array, w: Words) -> None:
         counts = _windows(np.ones_like(x), w, 0, (1, 1)).sum(axis=(3, 4))
         magnitude = (np.abs(sums) + counts // 2) // counts
         result = np.where(sums < 0, -magnitude, magnitude) + 128
-    _put(arena, w["target"], np.clip(result, w["low"], w["high"]))
+    _put(arena, w["target"], result)
 
 
 def _move(arena: Array, weights: Array, w: Words) -> None:

@@ -26,12 +26,13 @@ WORDS = {
         *("dilation_h", "dilation_w", "pad_top", "pad_left", "zero_in", "zero_out", "low", "high"),
         *("weights", "row_bytes", "groups", "scratch", "direct", "times"),
     ),
-    # first: 0 for a sum, 2 for a mean of `count` values `inner` apart or, with `product`, for a product.
+    # first: 0 for a sum or, with `combine`, a difference; 2 for a mean of `count` values `inner` apart or, with
+    # `combine`, for a product.
     layout.RESCALE: (
         *("a", "b", "target", "outer", "inner", "count", "zero_a", "zero_b", "zero_out", "low", "high"),
-        *("first", "product", *_MULTIPLIERS),
+        *("first", "combine", *_MULTIPLIERS),
     ),
-    layout.POOL: (*_WINDOW, "pad_top", "pad_left", "low", "high", "largest"),
+    layout.POOL: (*_WINDOW, "pad_top", "pad_left", "largest"),
     # Sizes n, steps of the source s and of the target t (the last is 1); (byte & keep) ^ flip, or a table.
     layout.MOVE: (
         *("source", "target", "n0", "n1", "n2", "n3", "s0", "s1", "s2", "s3", "t0", "t1", "t2"),

@@ -68,6 +68,13 @@ TARGET: list[Column] = [
     ("RAM for a model", size("ram_bytes")),
     ("rollouts", lambda row: "no, export only" if row.get("export_only") else "yes"),
 ]
+STILL_RUNS: list[Column] = [
+    ("device", "device"),
+    ("app", "app"),
+    ("target", "target"),
+    ("since", ago("since")),
+    ("what becomes of it", "outlook"),
+]
 ARTIFACT: list[Column] = [
     ("id", "id"),
     ("model", "model"),
@@ -226,3 +233,24 @@ def download_artifact(artifact: int, out: Annotated[Path | None, typer.Option("-
         file = out / name if out is not None and out.is_dir() else out or Path(name)
         written = api.download(f"/artifacts/{artifact}/download", file)
     console.print(f"{file}: {bytes_text(written)}", highlight=False, markup=False)
+
+
+@versions.command("recall")
+def recall_version(
+    model: str,
+    number: int,
+    reason: Annotated[str, typer.Option("--reason", help="Why no device may run it any more.")],
+    as_json: AsJson = False,
+) -> None:
+    """Let no device run a version any more, and show where it still runs."""
+    _show_where(client().post(f"/models/{model}/versions/{number}/recall", {"reason": reason}), as_json)
+
+
+@versions.command("still-runs")
+def still_runs(model: str, number: int, as_json: AsJson = False) -> None:
+    """Show which devices run a version, and what becomes of that."""
+    _show_where(client().get(f"/models/{model}/versions/{number}/still-runs"), as_json)
+
+
+def _show_where(found: dict[str, Any], as_json: bool) -> None:
+    show(found["still_runs"], STILL_RUNS, as_json, empty="no device says that it runs it")

@@ -50,6 +50,7 @@ WavesOption = Annotated[
 StrategyOption = Annotated[
     Path | None, typer.Option("--strategy", help="A JSON file with the whole strategy.")
 ]
+NoteOption = Annotated[str, typer.Option("--note", help="Why; kept with the decision.")]
 
 
 def order(
@@ -125,10 +126,11 @@ def show_rollout(rollout: int, as_json: AsJson = False) -> None:
 def abort(
     rollout: int,
     revert: Annotated[bool, typer.Option("--revert", help="Devices that have it go back.")] = False,
+    note: NoteOption = "",
     as_json: AsJson = False,
 ) -> None:
     """Stop for good; devices that have the version keep it, unless --revert is given."""
-    body = {"mode": "revert" if revert else "keep"}
+    body = {"mode": "revert" if revert else "keep", "note": note}
     show(client().post(f"/rollouts/{rollout}/abort", body), ROLLOUT, as_json)
 
 
@@ -142,9 +144,59 @@ def watch(rollout: int, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+@rollouts.command("roll-back")
+def roll_back(
+    rollout: int,
+    device: Annotated[list[str] | None, typer.Option("--device", help="Only this one; repeatable.")] = None,
+    wave: Annotated[int | None, typer.Option("--wave", help="Only devices of this wave.")] = None,
+    target: Annotated[str, typer.Option("--target", help="Only devices of this target.")] = "",
+    note: NoteOption = "",
+    as_json: AsJson = False,
+) -> None:
+    """Bring every device that was asked, or a part of them, back to what it ran before."""
+    body = {"devices": device or [], "wave": wave, "target": target, "note": note}
+    show(client().post(f"/rollouts/{rollout}/roll-back", body), ROLLOUT, as_json)
+
+
+@rollouts.command("schedule")
+def schedule(
+    rollout: int,
+    at: Annotated[str, typer.Option("--at", help="Such as 2027-01-31T02:00Z; without it, now.")] = "",
+    note: NoteOption = "",
+    as_json: AsJson = False,
+) -> None:
+    """Start a draft at a time, or move the start of one that waits."""
+    body = {"start_at": at or None, "note": note}
+    show(client().post(f"/rollouts/{rollout}/schedule", body), ROLLOUT, as_json)
+
+
+@rollouts.command("clone")
+def clone(
+    rollout: int,
+    version: Annotated[int | None, typer.Option("--version", help="Another version of the model.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a draft like another rollout."""
+    show(client().post(f"/rollouts/{rollout}/clone", {"version": version}), ROLLOUT, as_json)
+
+
+@rollouts.command("advance")
+def advance(
+    rollout: int,
+    wave: Annotated[
+        int | None, typer.Option("--wave", help="The wave you saw; nothing happens when it passed.")
+    ] = None,
+    note: NoteOption = "",
+    as_json: AsJson = False,
+) -> None:
+    """Open the next wave now."""
+    body = {"wave": wave, "note": note}
+    show(client().post(f"/rollouts/{rollout}/advance", body), ROLLOUT, as_json)
+
+
 def _steer(verb: str, words: str) -> Callable[..., None]:
-    def steer(rollout: int, as_json: AsJson = False) -> None:
-        show(client().post(f"/rollouts/{rollout}/{verb}"), ROLLOUT, as_json)
+    def steer(rollout: int, note: NoteOption = "", as_json: AsJson = False) -> None:
+        show(client().post(f"/rollouts/{rollout}/{verb}", {"note": note}), ROLLOUT, as_json)
 
     steer.__doc__ = words
     return steer
@@ -155,8 +207,7 @@ for _verb, _words in {
     "approve": "Approve a rollout that waits for it.",
     "pause": "Ask no further devices for now.",
     "resume": "Go on after a pause.",
-    "advance": "Open the next wave now.",
-    "roll-back": "Bring every device that was asked back to what it ran before.",
+    "retry": "Ask devices again whose delivery failed or timed out.",
 }.items():
     rollouts.command(_verb)(_steer(_verb, _words))
 

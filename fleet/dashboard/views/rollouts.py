@@ -1,7 +1,7 @@
 """Rollouts: the list, the live page, and what a person may do to one."""
 
+import uuid
 from collections.abc import Callable
-from datetime import datetime
 
 from django.contrib.auth.models import User
 from django.db.models import Count, Q
@@ -14,30 +14,50 @@ from fleet.accounts.roles import Role
 from fleet.dashboard import progress
 from fleet.dashboard.access import attempt, page, reader
 from fleet.dashboard.filters import RolloutFilter
+from fleet.dashboard.steering import Asked
 from fleet.dashboard.tables import RolloutTable
 from fleet.dashboard.words import plural
 from fleet.rollouts import consents, offering, services
-from fleet.rollouts.models import Delivery, Rollout
+from fleet.rollouts.models import Delivery, Rollout, Wave
 from fleet.rollouts.strategy import Strategy
 
-Verb = Callable[[User, Rollout, datetime], Rollout]
+Verb = Callable[[User, Rollout, Asked], Rollout]
 
 VERBS: dict[str, tuple[Verb, str]] = {
-    "start": (lambda user, rollout, now: services.start(user, rollout), "Started."),
-    "approve": (lambda user, rollout, now: services.approve(user, rollout), "Approved."),
+    "start": (lambda user, rollout, asked: services.start(user, rollout, note=asked.note), "Started."),
+    "schedule": (
+        lambda user, rollout, asked: services.schedule(user, rollout, asked.start_at(), note=asked.note),
+        "The start is set.",
+    ),
+    "approve": (lambda user, rollout, asked: services.approve(user, rollout, note=asked.note), "Approved."),
     "pause": (
-        lambda user, rollout, now: services.pause(user, rollout),
+        lambda user, rollout, asked: services.pause(user, rollout, note=asked.note),
         "Paused: nobody else is asked for now.",
     ),
-    "resume": (lambda user, rollout, now: services.resume(user, rollout), "Resumed."),
-    "advance": (lambda user, rollout, now: services.advance(user, rollout, now=now), "The next wave opens."),
+    "resume": (lambda user, rollout, asked: services.resume(user, rollout, note=asked.note), "Resumed."),
+    "advance": (
+        lambda user, rollout, asked: services.advance(
+            user, rollout, now=asked.now, wave=asked.number("wave"), note=asked.note
+        ),
+        "The next wave opens.",
+    ),
+    "retry": (
+        lambda user, rollout, asked: services.retry(user, rollout, now=asked.now, note=asked.note),
+        "Those that failed are asked again.",
+    ),
     "abort": (
-        lambda user, rollout, now: services.abort(user, rollout, "keep", now=now),
+        lambda user, rollout, asked: services.abort(user, rollout, "keep", now=asked.now, note=asked.note),
         "Aborted; devices that have it keep it.",
     ),
-    "roll-back": (lambda user, rollout, now: services.roll_back(user, rollout, now=now), "Rolling back."),
+    "roll-back": (
+        lambda user, rollout, asked: services.roll_back(
+            user, rollout, now=asked.now, part=asked.part(), note=asked.note
+        ),
+        "Rolling back.",
+    ),
 }
 SHOWN_DELIVERIES = 300
+OPEN_WAVE = (Wave.State.HELD, Wave.State.SOAKING)
 
 
 @page()
@@ -63,15 +83,18 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
     rollout = services.rollout_by_id(pk)
     waves = progress.waves(rollout)
     asked = progress.asked(rollout)
-    deliveries = rollout.deliveries.select_related("device", "wave", "artifact__version__model").order_by(
-        "wave__number", "device__name", "kind"
-    )
+    deliveries = rollout.deliveries.select_related(
+        "device", "wave", "artifact__version__model", "artifact__target"
+    ).order_by("wave__number", "device__name", "kind")
     context = {
         "section": "rollouts",
         "rollout": rollout,
         "waves": waves,
         "way_back": progress.way_back(rollout),
         "steps": progress.steps(rollout, waves),
+        "open_wave": next((view.wave.number for view in waves if view.wave.state in OPEN_WAVE), ""),
+        "targets": sorted({d.artifact.target.slug for d in deliveries[:SHOWN_DELIVERIES] if d.artifact}),
+        "key": uuid.uuid4().hex,
         "verbs": services.possible_verbs(rollout),
         "asked": asked,
         "asked_words": plural(asked, "device"),
@@ -106,5 +129,16 @@ def act(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
         raise Http404
     rollout = services.rollout_by_id(pk)
     do, done = VERBS[verb]
-    attempt(request, lambda: do(reader(request), rollout, timezone.now()), done)
+    attempt(request, lambda: do(reader(request), rollout, Asked(request.POST, timezone.now())), done)
     return redirect("dashboard:rollout", pk)
+
+
+@page("POST", role=Role.OPERATOR)
+def clone(request: HttpRequest, pk: int) -> HttpResponse:
+    """Make a draft like this one and go there."""
+    rollout = services.rollout_by_id(pk)
+    key = str(request.POST.get("key", ""))
+    made = attempt(
+        request, lambda: services.clone(reader(request), rollout, key=key), "A draft like it is made."
+    )
+    return redirect("dashboard:rollout", made.pk if made else pk)

@@ -3,6 +3,7 @@
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
+from django.utils import timezone
 
 from fleet.accounts.roles import Role
 from fleet.dashboard.access import attempt, page, reader
@@ -12,6 +13,7 @@ from fleet.errors import NotFound
 from fleet.inventory.models import DeviceApp
 from fleet.registry import downloads, services
 from fleet.registry.models import AliasMove, CheckState, ModelVersion
+from fleet.rollouts import recalls
 from fleet.telemetry.models import Rollup
 
 
@@ -33,6 +35,7 @@ def show(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "jobs": version.jobs.prefetch_related("targets").select_related("dataset")[:10],
         "devices": DeviceApp.objects.filter(artifact__version=version).count(),
         "alias_form": AliasForm(),
+        "still_runs": recalls.still_runs(version) if version.recalled_at else [],
     }
     return render(request, "dashboard/pages/version.html", context)
 
@@ -55,6 +58,19 @@ def move_alias(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         request,
         lambda: services.move_alias(version.model, name, version, user=reader(request), reason=reason),
         f"{name} now names version {number}.",
+    )
+    return redirect("dashboard:version", slug, number)
+
+
+@page("POST")
+def recall(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    """Let no device run it any more; whose role it takes the service knows."""
+    version = services.get_version(slug, number)
+    reason = str(request.POST.get("reason", ""))[:2000]
+    attempt(
+        request,
+        lambda: recalls.recall(reader(request), version, reason=reason, now=timezone.now()),
+        f"Version {number} is recalled; devices that run it go back.",
     )
     return redirect("dashboard:version", slug, number)
 

@@ -31,6 +31,7 @@ OPEN = {"/enrol", "/health", "/blobs/{sha256}"}
 OWN = {"/tokens", "/tokens/{token_id}", "/rollouts/plan", "/rollouts/simulate"}
 ORDER = {"model": "m", "version": 1, "group": "g"}
 BODIES: dict[str, Any] = {
+    "/models/{slug}/versions/{number}/recall": {"reason": "tests"},
     "/models": {"slug": "new"},
     "/models/{slug}/aliases/{name}": {"version": 1},
     "/targets": {

@@ -6,7 +6,7 @@ import pytest
 from django.urls import reverse
 
 from fleet.accounts.roles import Role
-from fleet.inventory.models import Device, DeviceGroup
+from fleet.inventory.models import Device, DeviceApp, DeviceGroup
 from fleet.registry.models import Artifact
 from fleet.rollouts import services
 from fleet.rollouts.models import Delivery, Rollout, Wave
@@ -133,6 +133,47 @@ def test_roll_back_pause_and_a_verb_that_makes_no_sense(artifact: Artifact, logi
     made.refresh_from_db()
     assert made.state in (Rollout.State.ROLLING_BACK, Rollout.State.ROLLED_BACK)
     assert made.deliveries.filter(kind=Delivery.Kind.ROLL_BACK).count() == 3
+
+
+def test_a_part_goes_back_a_clone_is_made_once_and_a_start_is_scheduled(
+    artifact: Artifact, login: Login
+) -> None:
+    made = rollout(artifact, takers(), group())
+    client = login(Role.OPERATOR)
+    part = {"devices": "one, two", "reason": "the camera there is another"}
+    client.post(reverse("dashboard:rollout-act", args=[made.pk, "roll-back"]), part)
+    assert made.deliveries.filter(kind=Delivery.Kind.ROLL_BACK).count() == 2
+    page = client.get(f"/rollouts/{made.pk}/").content.decode()
+    assert "One, two: 2 devices go back, 0 more are not asked: the camera there is another." in page
+    client.post(reverse("dashboard:rollout-act", args=[made.pk, "abort"]))
+    for _ in range(2):
+        answer = client.post(f"/rollouts/{made.pk}/clone/", {"key": "k"})
+    draft = Rollout.objects.get(state="draft")
+    assert answer.headers["Location"] == f"/rollouts/{draft.pk}/"
+    client.post(
+        reverse("dashboard:rollout-act", args=[draft.pk, "schedule"]), {"start_at": "2030-01-31T02:00"}
+    )
+    draft.refresh_from_db()
+    assert (draft.state, f"{draft.start_at:%Y-%m-%d %H:%M}") == ("scheduled", "2030-01-31 02:00")
+    odd = reverse("dashboard:rollout-act", args=[draft.pk, "schedule"])
+    assert "is no time" in client.post(odd, {"start_at": "soon"}, follow=True).content.decode()
+
+
+def test_a_recalled_version_says_so_and_lists_who_runs_it(artifact: Artifact, login: Login) -> None:
+    place = f"/models/digits/{artifact.version.number}/"
+    device = takers()[0]
+    DeviceApp.objects.create(device=device, artifact=artifact, artifact_sha256=artifact.sha256)
+    assert login(Role.VIEWER).post(f"{place}recall/", {"reason": "x"}).status_code == 403
+    client = login(Role.OPERATOR)
+    assert "needs a reason" in client.post(f"{place}recall/", {"reason": ""}, follow=True).content.decode()
+    page = client.post(f"{place}recall/", {"reason": "it leaks"}, follow=True).content.decode()
+    for text in (
+        "It leaks. No device may run it any more.",
+        f'href="/devices/{device.name}/"',
+        "nothing was sent",
+    ):
+        assert text.lower() in page.lower()
+    assert "was recalled" in client.get(WIZARD, {"dry": "1", **form(artifact)}).content.decode()
 
 
 def group() -> DeviceGroup:

@@ -34,7 +34,7 @@ def test_from_dry_run_to_abort() -> None:
     made = post("", order)
     assert made.status_code == 201, made.content
     rollout = made.json()
-    assert (rollout["state"], rollout["verbs"]) == ("draft", ["start", "abort"])
+    assert (rollout["state"], rollout["verbs"]) == ("draft", ["start", "schedule", "abort"])
     assert post(f"/{rollout['id']}/start").json()["state"] == "scheduled"
     engine.tick(NOW)
     shown = client.get(f"/api/v1/rollouts/{rollout['id']}").json()

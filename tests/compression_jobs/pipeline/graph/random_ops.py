@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from compression_jobs.pipeline.graph import quantgraph as q
+from compression_jobs.pipeline.graph.quant_windows import same_padding
 
 Chance = np.random.Generator
 
@@ -41,12 +42,13 @@ def weights(chance: Chance, shape: tuple[int, ...], axis: int) -> q.Weights:
     return q.Weights(values, scales, chance.integers(-3000, 3000, channels).astype(np.int32))
 
 
-def convolution(chance: Chance, depthwise: bool = False) -> q.QuantGraph:
-    kernel = size(chance, 1, 4), size(chance, 1, 4)
+def convolution(chance: Chance, depthwise: bool = False, signal: bool = False) -> q.QuantGraph:
+    kernel = size(chance, 1, 1 if signal else 4), size(chance, 1, 4)
     stride = size(chance, 1, 3), size(chance, 1, 3)
     dilation = (size(chance, 1, 2), size(chance, 1, 2)) if stride == (1, 1) else (1, 1)
-    padding = tuple(size(chance, 0, 2) for _ in range(4))
-    source = tensor(chance, "x", (1, size(chance, 7, 10), size(chance, 7, 10), size(chance, 1, 5)))
+    padding = tuple(size(chance, 0, 0 if signal and i % 2 == 0 else 2) for i in range(4))
+    height = 1 if signal else size(chance, 7, 10)
+    source = tensor(chance, "x", (1, height, size(chance, 7, 10), size(chance, 1, 5)))
     spread = [(kernel[i] - 1) * dilation[i] + 1 for i in range(2)]
     out = [(source.shape[1 + i] + padding[i] + padding[2 + i] - spread[i]) // stride[i] + 1 for i in range(2)]
     channels = source.shape[3] * size(chance, 1, 2) if depthwise else size(chance, 1, 6)
@@ -80,7 +82,10 @@ def arithmetic(chance: Chance, kind: type[q.Add] | type[q.Sub] | type[q.Mul]) ->
 def pool(chance: Chance, average: bool) -> q.QuantGraph:
     kernel, stride = (size(chance, 1, 3), size(chance, 1, 3)), (size(chance, 1, 3), size(chance, 1, 3))
     source = tensor(chance, "x", (1, size(chance, 4, 9), size(chance, 4, 9), size(chance, 1, 5)))
-    padding = (0, 0, 0, 0) if average else (kernel[0] // 2, kernel[1] // 2, kernel[0] // 2, kernel[1] // 2)
+    padding = kernel[0] // 2, kernel[1] // 2, kernel[0] // 2, kernel[1] // 2
+    if average:  # padding that is not SAME would count
+        same = same_padding((source.shape[1], source.shape[2]), kernel, stride, (1, 1))
+        padding = same if chance.random() < 0.5 else (0, 0, 0, 0)
     out = [(source.shape[1 + i] + padding[i] + padding[2 + i] - kernel[i]) // stride[i] + 1 for i in range(2)]
     target = q.Tensor("y", (1, *out, source.shape[3]), source.scale, source.zero_point)
     return graph(
@@ -111,6 +116,12 @@ def pad(chance: Chance) -> q.QuantGraph:
     shape = (1, source.shape[1] + top + bottom, source.shape[2] + left + right, source.shape[3])
     target = q.Tensor("y", shape, source.scale, source.zero_point)
     return graph([source], target, q.Pad("op", ("x",), "y", (top, left, bottom, right)))
+
+
+def reshape(chance: Chance) -> q.QuantGraph:
+    source = tensor(chance, "x", (1, size(chance, 2, 5), size(chance, 2, 5), size(chance, 2, 5)))
+    target = q.Tensor("y", (1, source.size), source.scale, source.zero_point)
+    return graph([source], target, q.Reshape("op", ("x",), "y"))
 
 
 def transpose(chance: Chance) -> q.QuantGraph:
@@ -149,6 +160,7 @@ def _functions(function: q.Function) -> Callable[[Chance], q.QuantGraph]:
 OPERATORS: dict[str, Callable[[Chance], q.QuantGraph]] = {
     "conv": convolution,
     "depthwise": lambda chance: convolution(chance, depthwise=True),
+    "conv 1-D": lambda chance: convolution(chance, signal=True),
     "dense": dense,
     "add": lambda chance: arithmetic(chance, q.Add),
     "sub": lambda chance: arithmetic(chance, q.Sub),
@@ -158,6 +170,7 @@ OPERATORS: dict[str, Callable[[Chance], q.QuantGraph]] = {
     "mean": mean,
     "concat": concat,
     "pad": pad,
+    "reshape": reshape,
     "transpose": transpose,
     "clamp": clamp,
     "softmax": softmax,
