@@ -205,9 +205,7 @@ def strategy_schema(request: HttpRequest) -> dict[str, Any]:
 @router.post("/rollouts", response={201: RolloutDetailOut})
 def create(request: HttpRequest, payload: RolloutIn) -> tuple[int, Rollout]:
     """A draft; `start` starts it."""
-    return 201, services.create(
-        caller(request), **named(payload), start_at=payload.start_at, key=payload.key
-    )
+    return 201, services.create(caller(request), **named(payload), start_at=payload.start_at, key=payload.key)
 
 
 @router.get("/rollouts", response=list[RolloutOut])
