@@ -18,6 +18,7 @@ from fleet.accounts.auth import AUTH
 from fleet.config import health
 from fleet.errors import FleetError, Forbidden, NotFound, TooLarge, Unauthenticated, Unavailable
 from fleet.inventory import api as inventory
+from fleet.inventory import history_api
 from fleet.registry import api as registry
 from fleet.rollouts import api as rollouts
 from fleet.rollouts import steering_api
@@ -146,6 +147,7 @@ ROUTERS = (
     registry.router,
     compression.router,
     inventory.router,
+    history_api.router,
     telemetry.router,
     rollouts.router,
     steering_api.router,

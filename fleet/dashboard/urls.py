@@ -11,6 +11,7 @@ from fleet.dashboard.views import (
     enrolment,
     groups,
     help,
+    history,
     jobs,
     models,
     overview,
@@ -70,6 +71,7 @@ urlpatterns = [
     path("rollouts/<int:pk>/", rollouts.show, name="rollout"),
     path("rollouts/<int:pk>/clone/", rollouts.clone, name="rollout-clone"),
     path("rollouts/<int:pk>/<slug:verb>/", rollouts.act, name="rollout-act"),
+    path("history/", history.show, name="history"),
     path("telemetry/", telemetry.show, name="telemetry"),
     path("enrolment/", enrolment.show, name="enrolment"),
 ]

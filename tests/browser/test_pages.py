@@ -47,6 +47,7 @@ PAGES = {
     "wizard": f"/rollouts/new/?{DRY_RUN}",
     "telemetry": "/telemetry/",
     "enrolment": "/enrolment/",
+    "history": "/history/",
     "account": "/account/",
     "help": "/help/",
     "search": "/search/?q=digits",
