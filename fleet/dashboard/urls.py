@@ -14,6 +14,7 @@ from fleet.dashboard.views import (
     history,
     jobs,
     models,
+    notifications,
     overview,
     rollouts,
     search,
@@ -72,6 +73,9 @@ urlpatterns = [
     path("rollouts/<int:pk>/clone/", rollouts.clone, name="rollout-clone"),
     path("rollouts/<int:pk>/<slug:verb>/", rollouts.act, name="rollout-act"),
     path("history/", history.show, name="history"),
+    path("notifications/", notifications.show, name="notifications"),
+    path("notifications/<uuid:pk>/test/", notifications.try_out, name="notification-test"),
+    path("notifications/<uuid:pk>/remove/", notifications.remove, name="notification-remove"),
     path("telemetry/", telemetry.show, name="telemetry"),
     path("enrolment/", enrolment.show, name="enrolment"),
 ]

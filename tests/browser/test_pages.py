@@ -48,6 +48,7 @@ PAGES = {
     "telemetry": "/telemetry/",
     "enrolment": "/enrolment/",
     "history": "/history/",
+    "notifications": "/notifications/",
     "account": "/account/",
     "help": "/help/",
     "search": "/search/?q=digits",
