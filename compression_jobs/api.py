@@ -61,6 +61,7 @@ class JobOut(Schema):
     problems: list[str]
     progress: dict[str, Any]
     results: dict[str, Any]
+    sensitivity: dict[str, Any]
     cancel_requested: bool
     attempt: int
     created_at: datetime

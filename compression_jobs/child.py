@@ -36,7 +36,7 @@ def _results(plan: dict[str, Any], model: Path, dataset: Path, out: Path, tell: 
     told: dict[str, Any] = {"out": out, "seed": plan["seed"], "progress": tell, "targets": targets}
     if plan["recipe"] is None:
         wanted = [goal for goal in goals.values() if goal is not None]
-        return search(wanted, model, dataset, factors=plan["factors"], **told)
+        return search(wanted, model, dataset, factors=plan["factors"], analyse=True, **told)
     recipe = Recipe.model_validate({"steps": plan["recipe"]})
     told["others"] = {name: Path(path) for name, path in plan["others"].items()}
     return {slug: run(recipe, model, dataset, slug, goal=goals[slug], **told) for slug in targets}

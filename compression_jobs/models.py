@@ -37,6 +37,11 @@ class Job(models.Model):
     results = models.JSONField(
         default=dict, blank=True, help_text="By target: met, shown, sentence, binding."
     )
+    sensitivity = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text="What each layer can spare: n, split, layers, or the reason why not.",
+    )
     fingerprint = models.CharField(max_length=64, help_text="SHA-256 of all that decides the result.")
     cancel_requested = models.BooleanField(default=False)
     lease_token = models.UUIDField(null=True, blank=True)

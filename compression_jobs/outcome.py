@@ -13,6 +13,7 @@ from fleet.registry.leases import Lease
 from fleet.registry.models import Target
 from fleet.registry.publishing import StoredArtifact, publish_artifact, store_artifact
 
+SENSITIVITY = "sensitivity.json"  # as the search writes it
 RESULT_FIELDS = ("met", "shown", "sentence", "binding", "winner")
 
 
@@ -46,7 +47,7 @@ def publish(job: Job, lease: Lease, results: dict[str, Any], out: Path) -> bool:
     targets = {target.slug: target for target in job.targets.all()}
     stored = {slug: _store(out / slug, targets[slug], winner) for slug, winner in _winners(results).items()}
     with transaction.atomic():
-        if not lease.finish(**_ending(results)):
+        if not lease.finish(**_ending(results), sensitivity=_sensitivity(out)):
             return False
         for result in results.values():
             keep_candidates(job, result["candidates"])
@@ -75,6 +76,12 @@ def _ending(results: dict[str, Any]) -> dict[str, Any]:
         "results": {slug: {name: result[name] for name in RESULT_FIELDS} for slug, result in results.items()},
         "finished_at": timezone.now(),
     }
+
+
+def _sensitivity(out: Path) -> dict[str, Any]:
+    """What the job found about single layers; nothing when it did not look."""
+    path = out / SENSITIVITY
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _store(folder: Path, target: Target, winner: dict[str, Any]) -> StoredArtifact:

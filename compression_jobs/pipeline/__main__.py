@@ -28,6 +28,7 @@ from compression_jobs.pipeline.recipe import load_recipe
 from compression_jobs.pipeline.run import run
 from compression_jobs.pipeline.sandbox import run_limited
 from compression_jobs.pipeline.search import search
+from compression_jobs.pipeline.sensitivity import analyse
 from compression_jobs.pipeline.targets import TARGETS
 
 MET, REFUSED, NOT_MET, INTERRUPTED = 0, 2, 3, 130
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("model", type=Path)
     inspect.add_argument("--data", type=Path)
     inspect.add_argument("--target", choices=sorted(TARGETS))
+    inspect.add_argument("--sensitivity", action="store_true", help="measure what each layer can spare")
     inspect.set_defaults(command=_inspect)
     ready = commands.add_parser("convert", help="write a ready int8 .tflite in another format")
     ready.add_argument("model", type=Path)
@@ -96,6 +98,10 @@ def _inspect(given: argparse.Namespace) -> int:
     if given.data:
         shown["dataset"] = run_limited(describe_dataset, _existing(given.data))
         check_pair(facts, shown["dataset"])
+    if given.sensitivity:
+        if not given.data:
+            raise Refused("--sensitivity needs rows to measure on", remedy="give --data")
+        shown["sensitivity"] = run_limited(analyse, given.model, given.data)
     if given.target:
         shown["target"] = TARGETS[given.target].model_dump(mode="json")
     print(json.dumps(shown, indent=2))

@@ -12,7 +12,7 @@ from compression_jobs.pipeline.graph.costs import parameters, total_macs
 from compression_jobs.pipeline.graph.facts_tflite import is_tflite
 from compression_jobs.pipeline.graph.graph import Graph
 from compression_jobs.pipeline.graph.ingest import canonicalise
-from compression_jobs.pipeline.graph.quantgraph import QuantGraph
+from compression_jobs.pipeline.graph.quantgraph import Island, QuantGraph
 from compression_jobs.pipeline.passes.kinds import Material
 from compression_jobs.pipeline.passes.table import PASSES
 from compression_jobs.pipeline.recipe import Recipe, Step
@@ -52,6 +52,7 @@ def make(
         "parameters": made.parameters,
         "macs": made.macs,
         "output": made.output,
+        "notes": list(made.notes),
         "steps": [
             {**step.as_dict(), "seed": step_seed(seed, recipe, position)}
             for position, step in enumerate(recipe.steps)
@@ -62,7 +63,9 @@ def make(
 def _compressed(bench: Bench, runtime: str) -> ready.Made:
     final = bench.run()
     data = _emit(EMITTERS[runtime], final, runtime)
-    return ready.Made(data, _parameters(final), total_macs(bench.graph) or 0, _output_scale(final))
+    return ready.Made(
+        data, _parameters(final), total_macs(bench.graph) or 0, _output_scale(final), _notes(final)
+    )
 
 
 def _written(data: bytes, recipe: Recipe, runtime: str, folder: Path, material: Material) -> dict[str, Any]:
@@ -98,6 +101,18 @@ def _parameters(final: Graph | QuantGraph) -> int:
     if isinstance(final, QuantGraph):
         return final.parameters
     return parameters(final)
+
+
+def _notes(final: Graph | QuantGraph) -> tuple[str, ...]:
+    if not isinstance(final, QuantGraph):
+        return ()
+    islands = [op for op in final.ops if isinstance(op, Island)]
+    if not islands:
+        return ()
+    kinds = ", ".join(sorted({op.node.op_type for op in islands}))
+    return (
+        f"{len(islands)} of {len(final.ops)} operators have no int8 form and are left to onnxruntime: {kinds}",
+    )
 
 
 def _output_scale(final: Graph | QuantGraph) -> dict[str, Any] | None:

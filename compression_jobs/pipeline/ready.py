@@ -18,12 +18,13 @@ INTEGERS = ("int8", "uint8")
 
 
 class Made(NamedTuple):
-    """An artifact before it is written; `output` is scale and zero point of an int8 output."""
+    """An artifact before it is written; `output` is scale and zero point of an int8 output, `notes` are for people."""
 
     data: bytes
     parameters: int
     macs: int
     output: dict[str, Any] | None
+    notes: tuple[str, ...] = ()
 
 
 def carry(model: Path, recipe: Recipe, runtime: str) -> Made:

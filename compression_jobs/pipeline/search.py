@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compression_jobs.pipeline import sensitivity
 from compression_jobs.pipeline.atomic import write_atomic
 from compression_jobs.pipeline.candidate import Progress, Result
 from compression_jobs.pipeline.dataset import check_pair, describe_dataset
 from compression_jobs.pipeline.deciding import decide
 from compression_jobs.pipeline.effort import Effort
-from compression_jobs.pipeline.errors import Refused, refuse_all
+from compression_jobs.pipeline.errors import Cancelled, PipelineError, Refused, refuse_all
 from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.graph.facts import describe_model
 from compression_jobs.pipeline.judging import edge_bytes
@@ -22,6 +23,7 @@ from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unknown
 from compression_jobs.pipeline.trials import Trials
 from compression_jobs.pipeline.workshop import Workshop
 
+SENSITIVITY = "sensitivity.json"
 CANDIDATES_EXPECTED = 8  # that shrinking for one target takes; only the progress bar believes it
 
 Tell = Callable[[Progress], None]
@@ -39,10 +41,12 @@ def search(
     factors: Mapping[str, float] | None = None,
     targets: dict[str, Target] | None = None,
     effort: Effort | None = None,
+    analyse: bool = False,
 ) -> dict[str, Result]:
     """One result a target; raises Refused for input that cannot work, Cancelled when asked to stop.
 
     `factors` correct latency estimates by target, `targets` adds hardware classes to the presets.
+    `analyse` writes `sensitivity.json` even when nothing has to be trained.
     """
     known = TARGETS | (targets or {})
     _refuse_goals(goals, known)
@@ -52,7 +56,10 @@ def search(
     workshop.steps_total = 1 + sum(len(_ladder(workshop, runtime)) for runtime in runtimes) + len(goals)
     facts = check_input(workshop)
     _climb(trials)
-    _shrink(trials)
+    courses = _courses(trials)
+    if courses or (analyse and not workshop.is_ready):
+        write_sensitivity(workshop)
+    _shrink(trials, courses)
     results = {}
     for goal in goals:
         target = known[goal.target]
@@ -100,15 +107,32 @@ def _climb(trials: Trials) -> None:
                 trials.candidate(recipe, goal.target)
 
 
-def _shrink(trials: Trials) -> None:
+def write_sensitivity(workshop: Workshop) -> None:
+    """Write `sensitivity.json`: what each layer can spare, or why this model cannot be asked."""
+    workshop.tell("candidate", "measuring what each layer can spare")
+    try:
+        found = run_limited(
+            sensitivity.analyse, workshop.model, workshop.dataset, cancelled=workshop.cancelled
+        )
+    except Cancelled:
+        raise
+    except PipelineError as error:
+        found = {"layers": [], "reason": str(error)}
+    write_atomic(workshop.out / SENSITIVITY, json.dumps(found, indent=2))
+
+
+def _courses(trials: Trials) -> list[Course]:
+    """The goals that no cheap candidate meets and that training may; a ready `.tflite` is not trained."""
+    if trials.workshop.is_ready:
+        return []
+    found = [course_for(goal, trials.known[goal.target], trials.found[goal.target]) for goal in trials.goals]
+    affordable = trials.effort.train_steps > 0
+    return [course for course in found if course is not None and affordable]
+
+
+def _shrink(trials: Trials, courses: list[Course]) -> None:
     """Train towards the goals that no cheap candidate meets, one strategy after the other."""
     workshop = trials.workshop
-    goals = [] if workshop.is_ready else trials.goals
-    courses = [
-        course
-        for goal in goals
-        if (course := course_for(goal, trials.known[goal.target], trials.found[goal.target]))
-    ]
     workshop.steps_total += len(courses) * CANDIDATES_EXPECTED
     for strategy in strategies(several=len(courses) > 1):
         for course in courses:

@@ -127,11 +127,23 @@ def thinned(course: Course) -> Strategy:
             return
 
 
-def _prune(ratio: float) -> dict[str, Any]:
-    return {
-        "name": "prune_channels",
-        "options": {"ratio": ratio, "rounds": 1, "steps": STEPS_A_RUNG, "importance": "taylor"},
-    }
+def _prune(ratio: float, scope: str = "per_layer") -> dict[str, Any]:
+    options = {"ratio": ratio, "rounds": 1, "steps": STEPS_A_RUNG, "importance": "taylor", "scope": scope}
+    return {"name": "prune_channels", "options": options}
+
+
+def weighed(course: Course) -> Strategy:
+    """Channels taken out at once, more of them where the net is less sensitive."""
+    share = min(course.share * SLACK, 1 - RUNG)
+    for _ in range(RUNGS):
+        step = _prune(round(1 - share, 3), "sensitivity")
+        step["options"] |= {"rounds": 3, "steps": 3 * STEPS_A_RUNG}
+        found = yield course.plain([step])
+        if course.fits(found) and not course.keeps(found):
+            found = yield course.aware([step])
+        if not found.was_measured or course.fits(found):
+            return
+        share *= 1 - RUNG / 2
 
 
 def taught(course: Course) -> Strategy:
@@ -172,4 +184,4 @@ def shared(course: Course) -> Strategy:
 
 def strategies(several: bool) -> list[Callable[[Course], Strategy]]:
     """What to try in which order; an elastic net pays when several targets share it."""
-    return [imitated, *([shared] if several else []), thinned, taught, shortened]
+    return [imitated, *([shared] if several else []), thinned, weighed, taught, shortened]

@@ -173,7 +173,7 @@ class Workshop:
         }
         if not self.data.has_split:
             candidate.notes.append(LEAKED)
-        candidate.notes.append(transport.sentence(facts["transport"]))
+        candidate.notes += [*facts["notes"], transport.sentence(facts["transport"])]
 
 
 @dataclass

@@ -1,9 +1,47 @@
 """Ports of this machine: which are free, and who holds the others."""
 
+import json
 import socket
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+REMEMBERED = "ports.json"
 LISTENING = "0A"  # the state column of /proc/net/tcp
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Ports to listen on; 0 means any free one, if possible that of the last start."""
+
+    web: int = 8000
+    mqtt: int = 1883
+    redis: int = 0
+
+    def settled(self, var: Path, host: str) -> "Ports":
+        """With a port for each 0: devices look for their broker where it was when they enrolled."""
+        last = recalled(var)
+        return Ports(
+            self.web or _same_or_free(last.web, host),
+            self.mqtt or _same_or_free(last.mqtt, host),
+            self.redis or _same_or_free(last.redis, "127.0.0.1"),
+        )
+
+    def remember(self, var: Path) -> None:
+        """Keep them for the next start."""
+        (var / REMEMBERED).write_text(json.dumps(asdict(self)))
+
+
+def recalled(var: Path) -> Ports:
+    """The ports of the last start on a folder; zeros when there was none."""
+    try:
+        found = json.loads((var / REMEMBERED).read_text())
+        return Ports(*(int(found[name]) for name in ("web", "mqtt", "redis")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Ports(0, 0, 0)
+
+
+def _same_or_free(port: int, host: str) -> int:
+    return port if 0 < port < 65536 and is_free(port, host) else free_port(host)
 
 
 def free_port(host: str = "127.0.0.1") -> int:

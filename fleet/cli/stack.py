@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from fleet.cli import embedded, ports
 from fleet.cli.django_services import application_services
+from fleet.cli.ports import Ports
 from fleet.cli.supervisor import Say, Service, StartError, Supervisor
 
 WATCH_SECONDS = 0.2
@@ -37,15 +38,6 @@ NEEDED = {
     "onnxruntime": "compress",
 }
 DEMO_NEEDS = {**NEEDED, "torch": "compress", "onnxscript": "compress", "sklearn": "demo"}
-
-
-@dataclass(frozen=True)
-class Ports:
-    """Ports to listen on; 0 means any free one."""
-
-    web: int = 8000
-    mqtt: int = 1883
-    redis: int = 0
 
 
 FREE = Ports(0, 0, 0)
@@ -85,7 +77,7 @@ class Stack:
         self.reach = reach or Reach()
         self.say = say
         self.given = dict(env or {})
-        self.ports = _resolved(chosen or Ports(), self.reach.listen)
+        self.ports = (chosen or Ports()).settled(self.var, self.reach.near)
         self.supervisor = Supervisor(self.var / "log", say)
         self.first_words = ""
         self.ready = False
@@ -166,6 +158,7 @@ class Stack:
             self._check_given()
             self._check_ports()
             self._start_services()
+            self.ports.remember(self.var)
         except BaseException:
             self.stop()
             raise
@@ -286,12 +279,6 @@ def running_stack(var: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found
-
-
-def _resolved(chosen: Ports, listen: str) -> Ports:
-    near = "127.0.0.1" if listen in ANYWHERE else listen
-    web = chosen.web or ports.free_port(near)
-    return Ports(web, chosen.mqtt or ports.free_port(near), chosen.redis or ports.free_port())
 
 
 def _bracketed(host: str) -> str:

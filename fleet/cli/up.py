@@ -11,7 +11,8 @@ import typer
 from rich.text import Text
 
 from fleet.cli.output import console
-from fleet.cli.stack import ANYWHERE, DEMO_NEEDS, GIVEN_SERVICES, Ports, Reach, Stack, check_installed
+from fleet.cli.ports import Ports, recalled
+from fleet.cli.stack import ANYWHERE, DEMO_NEEDS, GIVEN_SERVICES, Reach, Stack, check_installed
 from fleet.cli.supervisor import StartError
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -49,10 +50,16 @@ def up(
 def demo(
     var: VarOption = Path("var"),
     port: Annotated[
-        int | None, typer.Option(help="Port of the pages; 8000, with --once any free one.")
+        int | None,
+        typer.Option(
+            help="Port of the pages; else that of the last start, 8000, or with --once any free one."
+        ),
     ] = None,
     mqtt_port: Annotated[
-        int | None, typer.Option(help="Port of the broker; 1883, with --once any free one.")
+        int | None,
+        typer.Option(
+            help="Port of the broker; else that of the last start, 1883, or with --once any free one."
+        ),
     ] = None,
     once: Annotated[
         bool, typer.Option("--once", help="Write demo.json, stop everything, and exit 0 if all was right.")
@@ -62,12 +69,9 @@ def demo(
     check_installed(DEMO_NEEDS)
     from fleet.cli.demo.command import demo as play
 
-    chosen = Ports(
-        *(
-            given if given is not None else 0 if once else usual
-            for given, usual in ((port, 8000), (mqtt_port, 1883))
-        )
-    )
+    last = recalled(var)
+    web, broker = (0, 0) if once else (last.web or 8000, last.mqtt or 1883)
+    chosen = Ports(web if port is None else port, broker if mqtt_port is None else mqtt_port)
     for number in STOPS:
         signal.signal(number, _interrupt)
     say(f"starting in {var.absolute()}")

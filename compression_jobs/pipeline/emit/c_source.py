@@ -37,6 +37,7 @@ def emit(graph: q.QuantGraph) -> bytes:
 
 def files(graph: q.QuantGraph) -> dict[str, str]:
     """Name and text of every file."""
+    graph.refuse_islands()
     refuse_all(graph.problems(), "calibrate with other rows, or keep the model in float")
     writer = _Writer(graph)
     for position, op in enumerate(graph.ops):

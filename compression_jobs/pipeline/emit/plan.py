@@ -33,6 +33,7 @@ UNSIGNED = 128  # stored bytes are the int8 value plus this
 
 def emit(graph: q.QuantGraph) -> bytes:
     """The plan file of `graph`, the same bytes each time; raises Refused when arithmetic would not be exact."""
+    graph.refuse_islands()
     problems = [problem for op in graph.ops for problem in _problems_of(graph, op)]
     refuse_all(problems, "use onnxruntime for this model, or change these operators")
     refuse_all(graph.problems(), "calibrate with other rows, or keep the model in float")

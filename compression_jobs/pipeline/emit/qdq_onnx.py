@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compression_jobs.pipeline.errors import refuse_all
 from compression_jobs.pipeline.graph import quantgraph as q
+from compression_jobs.pipeline.graph.graph import copy_of
 from compression_jobs.pipeline.graph.quant_arithmetic import QMAX, QMIN
 
 OPSET = 17
@@ -311,6 +312,18 @@ def _softmax(writer: _Writer, op: q.Softmax) -> None:
     writer.give(writer.node("Softmax", [source], f"{op.output}:shares", axis=axis), op.output, order)
 
 
+def _island(writer: _Writer, op: q.Island) -> None:
+    known = {name: writer.take(tensor, "own") for name, tensor in zip(op.names, op.inputs, strict=True)}
+    for name, array in op.constants.items():
+        known[name] = writer.constant(f"{op.output}:{name}", array)
+    node = copy_of(op.node)
+    node.input[:] = [known[name] if name else "" for name in op.node.input]
+    node.output[:] = [f"{op.output}:float"]
+    node.name = ""
+    writer.nodes.append(node)
+    writer.give(node.output[0], op.output, "own")
+
+
 def _order_of(writer: _Writer, op: q.Op) -> Order:
     """Channels second for pictures, so that no transposes stand between convolutions."""
     return "channels_second" if _is_picture(writer.graph.output_of(op)) else "own"
@@ -338,4 +351,5 @@ WRITERS: dict[type[q.Op], Callable[[_Writer, Any], None]] = {
     q.Reshape: _reshape,
     q.Transpose: _transpose,
     q.Softmax: _softmax,
+    q.Island: _island,
 }

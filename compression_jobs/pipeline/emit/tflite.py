@@ -27,6 +27,7 @@ PADDINGS = {"VALID": schema.Padding.VALID, "SAME": schema.Padding.SAME}
 
 def emit(graph: q.QuantGraph) -> bytes:
     """The `.tflite` of `graph`, the same bytes each time; raises Refused when the format cannot say it exactly."""
+    graph.refuse_islands()
     refuse_all(graph.problems(), "calibrate with other rows, or keep the model in float")
     refuse_all(list(_inexpressible(graph)), "onnxruntime can run it")
     writer = _Writer(graph)

@@ -20,8 +20,8 @@ from compression_jobs.pipeline.errors import Refused, refuse_all
 from compression_jobs.pipeline.graph.external import DataFiles, files_beside
 from compression_jobs.pipeline.graph.graph import FREE, Graph, Shape
 from compression_jobs.pipeline.graph.limits import elements
-from compression_jobs.pipeline.graph.reading import damage_refused, describe, read_model
-from compression_jobs.pipeline.graph.rewrites import layers, opset, structure
+from compression_jobs.pipeline.graph.reading import CLASSICAL, damage_refused, describe, read_model
+from compression_jobs.pipeline.graph.rewrites import gates, layers, opset, structure
 from compression_jobs.pipeline.graph.running import ROWS_COMPARED, SEED, Reference
 
 Array = NDArray[Any]
@@ -54,10 +54,13 @@ REWRITES: tuple[Rewrite, ...] = (
     layers.dense_layers,
     layers.plain_gemm,
     layers.fold_batch_norm,
+    layers.plain_clips,
+    gates.find_hard_sigmoids,
+    gates.find_hard_swishes,
+    structure.remove_dead,
     layers.fold_affine,
     layers.batch_norm_to_conv,
     layers.mean_to_pool,
-    layers.plain_clips,
     structure.one_reshape,
     structure.remove_identities,
     structure.remove_dead,
@@ -85,6 +88,7 @@ def canonicalise(path: Path | str, sample: Array | None = None) -> Graph:
         for rewrite in REWRITES:
             graph = checked(graph, rewrite, reference)
         _set_output_shapes(graph, reference)
+        _observe_shapes(graph, reference)
         _refuse_unknown_shapes(graph)
     return graph
 
@@ -174,6 +178,21 @@ def checked(graph: Graph, rewrite: Rewrite, reference: Reference) -> Graph:
 def _set_output_shapes(graph: Graph, reference: Reference) -> None:
     for value, shape in zip(graph.model.graph.output, reference.output_shapes(), strict=True):
         set_dims(value, shape)
+    graph.changed()
+
+
+def _observe_shapes(graph: Graph, reference: Reference) -> None:
+    """ONNX has no rules for the shapes that classical operators make; those that all rows agree on are noted."""
+    if all(node.domain != CLASSICAL for node in graph.nodes):
+        return
+    known = graph.shapes
+    unknown = [name for node in graph.nodes for name in node.output if name and name not in known]
+    stated = {value.name: value for value in graph.model.graph.value_info}
+    for value in reference.observed(graph, unknown):
+        if value.name in stated:
+            stated[value.name].CopyFrom(value)
+        else:
+            graph.model.graph.value_info.append(value)
     graph.changed()
 
 

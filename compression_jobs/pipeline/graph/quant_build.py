@@ -5,41 +5,41 @@ from collections.abc import Mapping
 from onnx import NodeProto
 
 from compression_jobs.pipeline.errors import Refused, refuse_all
+from compression_jobs.pipeline.graph import quant_islands
 from compression_jobs.pipeline.graph.graph import Graph
-from compression_jobs.pipeline.graph.quant_builder import Builder, PoisonedError, UnsupportedError
+from compression_jobs.pipeline.graph.quant_builder import Builder, PoisonedError, UnsupportedError, name_of
 from compression_jobs.pipeline.graph.quant_operators import HANDLERS
 from compression_jobs.pipeline.graph.quant_ranges import Range
 from compression_jobs.pipeline.graph.quant_weights import Granularity
 from compression_jobs.pipeline.graph.quantgraph import QuantGraph
 
+REMEDY = "keep the model in float for onnxruntime, or replace these operators"
+
 
 def build(graph: Graph, ranges: Mapping[str, Range], granularity: Granularity) -> QuantGraph:
-    """The QuantGraph of a canonical ONNX graph; raises Refused naming every node that cannot be quantised."""
+    """The QuantGraph of a canonical ONNX graph; operators without int8 form become islands of real numbers.
+
+    Raises Refused naming every node that can be neither.
+    """
     refuse_unquantizable(graph)
     builder = Builder(graph, ranges, granularity)
     source = graph.inputs[0].name
     builder.define(source, "onnx", builder.affine_of(source))
     builder.result.inputs.append(source)
-    problems: list[str] = []
-    for node in graph.nodes:
-        if node.name in builder.done:
-            continue
-        try:
-            HANDLERS[node.op_type](builder, node)
-        except UnsupportedError as reason:
-            problems.append(f"{node.name or node.output[0]}: {reason}")
-        except PoisonedError:
-            continue
-    refuse_all(problems, _remedy())
+    problems = [problem for node in graph.nodes for problem in _added(builder, node)]
+    refuse_all(problems, REMEDY)
     builder.result.outputs.append(builder.tensor(graph.outputs[0].name, "onnx").name)
     refuse_all(builder.result.problems(), "calibrate with other rows, or keep the model in float")
+    if not any(builder.result.weighted()):
+        builder.result.refuse_islands()  # int8 would save nothing
     return builder.result
 
 
 def refuse_unquantizable(graph: Graph) -> None:
     """Raise Refused for what no calibration can help: several inputs, other dtypes, operators without int8 form."""
     _refuse_ports(graph)
-    refuse_all([_unknown(node) for node in graph.nodes if node.op_type not in HANDLERS], _remedy())
+    strange = [node for node in graph.nodes if node.op_type not in HANDLERS]
+    refuse_all([_unknown(node) for node in strange if not quant_islands.possible(graph, node)], REMEDY)
 
 
 def _refuse_ports(graph: Graph) -> None:
@@ -53,9 +53,28 @@ def _refuse_ports(graph: Graph) -> None:
             raise Refused(f"int8 takes float32 {what}; {ports[0].name} is {ports[0].dtype}")
 
 
+def _added(builder: Builder, node: NodeProto) -> list[str]:
+    """Add a node, as an island if it must be; why it can be neither, if so."""
+    if node.name in builder.done:
+        return []
+    fused = set(builder.done)
+    try:
+        handler = HANDLERS.get(node.op_type)
+        if handler is None:
+            raise UnsupportedError(f"{node.op_type} has no int8 form here")
+        handler(builder, node)
+    except UnsupportedError as reason:
+        builder.done = fused
+        try:
+            quant_islands.add(builder, node, str(reason))
+        except UnsupportedError:
+            return [f"{name_of(node)}: {reason}"]
+        except PoisonedError:
+            return []
+    except PoisonedError:
+        return []
+    return []
+
+
 def _unknown(node: NodeProto) -> str:
-    return f"{node.name or node.output[0]}: {node.op_type} has no int8 form here"
-
-
-def _remedy() -> str:
-    return "keep the model in float for onnxruntime, or replace these operators"
+    return f"{name_of(node)}: {node.op_type} has no int8 form here"

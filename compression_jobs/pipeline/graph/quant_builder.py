@@ -15,6 +15,7 @@ from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.graph import Array, Graph, attributes
 from compression_jobs.pipeline.graph.quant_ranges import Range, affine
 from compression_jobs.pipeline.graph.quant_weights import Granularity, quantize_weights
+from compression_jobs.pipeline.graph.rewrites.layers import clip_bounds
 
 Order = Literal["onnx", "channels_last"]
 Scale = tuple[float, int]
@@ -166,17 +167,20 @@ def moves_nothing(shape: tuple[int, ...]) -> bool:
 
 
 def activation_of(graph: Graph, node: NodeProto) -> q.Activation | None:
-    """The activation that a node computes, if it is one that fuses."""
+    """The activation that a node computes, if it is one that fuses.
+
+    Any other Clip around zero needs none: the range of its result ends where it clips, and int8 saturates there.
+    """
     if node.op_type == "Relu":
         return "relu"
     if node.op_type != "Clip":
         return None
-    low, high = graph.constant(node, 1), graph.constant(node, 2)
-    if low is None or float(low) != 0.0:
+    low, high = clip_bounds(graph, node)
+    if low is None or high is None or not low <= 0.0 <= high:
         return None
-    if high is None:
-        return "relu"
-    return "relu6" if float(high) == 6.0 else None
+    if low == 0.0 and high in (6.0, np.inf):
+        return "relu6" if high == 6.0 else "relu"
+    return "none"
 
 
 def pair(values: object, default: int) -> q.Pair:

@@ -106,9 +106,13 @@ def _flat_source(builder: Builder, name: str, weight: Array) -> tuple[q.Tensor, 
 def _activation(builder: Builder, node: NodeProto) -> None:
     activation = activation_of(builder.graph, node)
     if activation is None:
-        raise UnsupportedError("only Clip from 0 or from 0 to 6 has an int8 form")
+        raise UnsupportedError("only Clip to constant bounds with 0 between them has an int8 form")
     order = builder.order_for(node.input[0])
     source = builder.tensor(node.input[0], order)
+    if activation == "none":
+        target = builder.define(node.output[0], order, builder.affine_of(node.output[0]))
+        builder.add(q.LookUp(name_of(node), (source.name,), target.name, "requantize"))
+        return
     target = builder.define(node.output[0], order, (source.scale, source.zero_point))
     builder.add(q.Clamp(name_of(node), (source.name,), target.name, activation))
 

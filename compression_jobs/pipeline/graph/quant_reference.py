@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compression_jobs.pipeline.graph import quant_islands
 from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.quant_arithmetic import (
     QMAX,
@@ -22,6 +23,7 @@ from compression_jobs.pipeline.graph.quant_arithmetic import (
 )
 from compression_jobs.pipeline.graph.quant_softmax import softmax
 from compression_jobs.pipeline.graph.quant_tables import table
+from compression_jobs.pipeline.graph.running import open_session
 
 Int8Array = npt.NDArray[np.int8]
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -199,6 +201,17 @@ def _clip(values: Int64Array, bounds: q.Pair) -> Int64Array:
     return np.clip(values, *bounds)
 
 
+def _island(graph: q.QuantGraph, op: q.Island, inputs: list[Int8Array]) -> Int8Array:
+    """onnxruntime on real numbers, row by row."""
+    session = open_session(quant_islands.model_of(graph, op))
+    real = [dequantize(stored, graph.tensor_of(op, place)) for place, stored in enumerate(inputs)]
+    rows = [
+        session.run(None, dict(zip(op.names, (values[row : row + 1] for values in real), strict=True)))[0]
+        for row in range(len(inputs[0]))
+    ]
+    return quantize(np.concatenate(rows), graph.output_of(op))
+
+
 KERNELS: dict[type[q.Op], Callable[..., Any]] = {
     q.Conv: _conv,
     q.DepthwiseConv: _depthwise,
@@ -215,4 +228,5 @@ KERNELS: dict[type[q.Op], Callable[..., Any]] = {
     q.Reshape: _reshape,
     q.Transpose: _transpose,
     q.Softmax: _softmax,
+    q.Island: _island,
 }

@@ -11,7 +11,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+from onnx import NodeProto
 
+from compression_jobs.pipeline.errors import refuse_all
 from compression_jobs.pipeline.graph.quant_arithmetic import (
     EXACT_BOUND,
     QMAX,
@@ -202,6 +204,19 @@ class Softmax(Op):
     """Softmax over the last axis, to the scale the specification fixes."""
 
 
+@dataclass(frozen=True)
+class Island(Op):
+    """An ONNX operator that stays in real numbers between int8 tensors; only onnxruntime runs it.
+
+    `names` are what `node` calls `inputs`; what else it reads is in `constants`. Pictures lie channels second.
+    """
+
+    node: NodeProto
+    names: tuple[str, ...]
+    constants: dict[str, npt.NDArray[np.float32]]
+    reason: str
+
+
 SAME_SCALE = (Pool, Clamp, Pad, Reshape, Transpose, Concat)
 
 
@@ -247,6 +262,14 @@ class QuantGraph:
     def parameters(self) -> int:
         """Number of weights and biases."""
         return sum(op.weights.values.size + op.weights.bias.size for op in self.weighted())
+
+    def refuse_islands(self) -> None:
+        """Raise Refused naming every operator that stays in real numbers, for formats that hold int8 alone."""
+        islands = (op for op in self.ops if isinstance(op, Island))
+        refuse_all(
+            [f"{op.name}: {op.reason}" for op in islands],
+            "choose an onnxruntime target, or replace these operators",
+        )
 
     def problems(self) -> list[str]:
         """Everything that would make runtimes disagree: unequal scales, accumulators out of range."""

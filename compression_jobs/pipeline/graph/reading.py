@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, inliner
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, inliner, version_converter
 
 from compression_jobs.pipeline.errors import PipelineError, Refused, refuse_all
 from compression_jobs.pipeline.graph.external import DataFiles, all_tensors, inline
@@ -26,7 +26,8 @@ NOT_AN_ONNX = "this is not an ONNX model"
 
 # What protobuf, onnx and NumPy raise on damaged input, UnicodeDecodeError included.
 DAMAGE = (DecodeError, EncodeError, ValueError, TypeError, KeyError, IndexError, OverflowError, RuntimeError,
-          AttributeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError)  # fmt: skip
+          AttributeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError,
+          version_converter.ConvertError)  # fmt: skip
 
 
 @contextmanager
@@ -114,17 +115,17 @@ def _check_structure(model: ModelProto) -> None:
     if len(nodes) > MAX_NODES:
         raise Refused(f"the model has {len(nodes)} operators; at most {MAX_NODES} are accepted")
     _check_opset(model)
-    refuse_all(
-        [f"{describe(n)}: control flow" for n in nodes if _has_subgraph(n)],
-        "export the model for one fixed path, without If, Loop or Scan",
-    )
-    refuse_all(
-        _not_tensors(model), "export a model whose values are all plain tensors (skl2onnx: zipmap=False)"
-    )
-    refuse_all(
-        [f"{describe(n)}: operator of the custom domain {n.domain!r}" for n in nodes if not _is_standard(n)],
-        "export with standard ONNX operators only",
-    )
+    obstacles = {
+        "export the model for one fixed path, without If, Loop or Scan": [
+            f"{describe(n)}: control flow" for n in nodes if _has_subgraph(n)
+        ],
+        "export a model whose values are all plain tensors (skl2onnx: zipmap=False)": _not_tensors(model),
+        "export with standard ONNX operators only": [
+            f"{describe(n)}: operator of the custom domain {n.domain!r}" for n in nodes if not _is_standard(n)
+        ],
+    }
+    problems = [problem for found in obstacles.values() for problem in found]
+    refuse_all(problems, "; ".join(remedy for remedy, found in obstacles.items() if found))
     for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
         elements([max(dim.dim_value, 0) for dim in value.type.tensor_type.shape.dim], value.name)
 

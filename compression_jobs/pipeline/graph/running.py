@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnx import ValueInfoProto, helper
 from onnxruntime.capi.onnxruntime_pybind11_state import (
     EPFail,
     Fail,
@@ -112,6 +113,20 @@ class Reference:
                 if not alike(left, right):
                     return f"output {port.name} changes"
         return None
+
+    def observed(self, graph: Graph, names: list[str]) -> list[ValueInfoProto]:
+        """Type and shape of tensors of a static model, as far as they are the same for every row."""
+        watched = graph.copy()
+        answered = [value.name for value in watched.model.graph.output]
+        watched.model.graph.output.extend(ValueInfoProto(name=name) for name in names if name not in answered)
+        session, port = open_session(watched.to_bytes()), graph.inputs[0]
+        runs = [run_once(session, {port.name: row[None]}) for row in self.rows]
+        seen = zip([output.name for output in session.get_outputs()], *runs, strict=True)
+        return [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(first.dtype), first.shape)
+            for name, first, *others in seen
+            if name in names and all(other.shape == first.shape for other in others)
+        ]
 
     def output_shapes(self) -> list[Shape]:
         """The shapes of the outputs for a batch of one."""

@@ -130,7 +130,8 @@ class Writer:
 
 
 def _array(tensor: torch.Tensor) -> Array:
-    return np.ascontiguousarray(tensor.detach().numpy().astype(np.float32))
+    # Adding zero turns -0.0, which a mask makes of a negative weight, into the zero that coding looks for.
+    return np.ascontiguousarray(tensor.detach().numpy().astype(np.float32) + np.float32(0))
 
 
 def _model(net: n.Net, base: Graph, nodes: list[NodeProto], constants: dict[str, Array]) -> onnx.ModelProto:

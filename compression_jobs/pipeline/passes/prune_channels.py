@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from compression_jobs.pipeline.graph.channel_effects import effects
 from compression_jobs.pipeline.graph.channels import Space, keep_channels, spaces_of
 from compression_jobs.pipeline.graph.net import BatchNorm, Layer, Net, Op
 from compression_jobs.pipeline.passes.kinds import Material
@@ -29,7 +30,8 @@ def prune_channels(net: Net, options: PruneChannelsOptions, material: Material) 
         share = (1 - options.ratio) ** (done / options.rounds)
         spaces = spaces_of(net)
         scores = importances(net, spaces, options.importance, trainer)
-        for space, keep in zip(spaces, _chosen(scores, full, share, options), strict=True):
+        shares = _shares(net, scores, share, options, trainer)
+        for space, keep in zip(spaces, _chosen(scores, full, shares, options), strict=True):
             keep_channels(net, space, keep)
         steps = options.steps * done // options.rounds - options.steps * (done - 1) // options.rounds
         trainer.train(net, steps)
@@ -38,8 +40,14 @@ def prune_channels(net: Net, options: PruneChannelsOptions, material: Material) 
 
 def importances(net: Net, spaces: list[Space], kind: Importance, trainer: Trainer) -> list[Tensor]:
     """One number a channel for each space, 1 on average."""
-    found = [_magnitude(s) for s in spaces] if kind == "magnitude" else _taylor(net, spaces, trainer)
-    return [scores / scores.mean().clamp_min(1e-12) for scores in found]
+    if kind == "magnitude":
+        return sizes_of_channels(spaces)
+    return [_relative(scores) for scores in _taylor(net, spaces, trainer)]
+
+
+def sizes_of_channels(spaces: list[Space]) -> list[Tensor]:
+    """The importance of channels by the size of their weights alone."""
+    return [_relative(_magnitude(space)) for space in spaces]
 
 
 def _magnitude(space: Space) -> Tensor:
@@ -95,13 +103,26 @@ def _product(parameter: torch.nn.Parameter) -> Tensor:
     return torch.zeros_like(parameter) if gradient is None else parameter.detach() * gradient
 
 
+def _shares(
+    net: Net, scores: list[Tensor], share: float, options: PruneChannelsOptions, trainer: Trainer
+) -> list[float]:
+    """The share of each space that stays: `share` for all, or more where the loss rises most when half goes."""
+    if options.scope != "sensitivity":
+        return [share] * len(scores)
+    rises = torch.tensor(effects(net, scores, lambda each: trainer.loss_on(each, "calibration")))
+    weights = 1 / (1 + rises / rises.median().clamp_min(1e-6))
+    gone = (1 - share) * weights / weights.mean()
+    return [1 - min(float(part), 1 - LEAST_KEPT) for part in gone]
+
+
 def _chosen(
-    scores: list[Tensor], full: list[int], share: float, options: PruneChannelsOptions
+    scores: list[Tensor], full: list[int], shares: list[float], options: PruneChannelsOptions
 ) -> list[Tensor]:
-    """The channels to keep in each space, when `share` of the first widths may remain."""
-    if options.scope == "per_layer":
-        counts = [size * share for size in full]
+    """The channels to keep in each space, when these shares of the first widths may remain."""
+    if options.scope != "global":
+        counts = [size * share for size, share in zip(full, shares, strict=True)]
     else:
+        share = shares[0]
         everything = torch.cat(scores)
         allowed = min(max(round(sum(full) * share), 1), len(everything))
         floor = float(everything.sort(descending=True, stable=True).values[allowed - 1])

@@ -13,12 +13,14 @@ from compression_jobs.pipeline.graph.graph import Graph
 from compression_jobs.pipeline.graph.quant_build import build, refuse_unquantizable
 from compression_jobs.pipeline.graph.quant_calibrate import calibrate, synthetic_rows
 from compression_jobs.pipeline.graph.quantgraph import QuantGraph
+from compression_jobs.pipeline.graph.rewrites.gates import integer_form
 from compression_jobs.pipeline.passes.kinds import Material
 from compression_jobs.pipeline.passes.options import FEWEST_ROWS, QuantizeOptions
 
 
 def quantize(graph: Graph, options: QuantizeOptions, material: Material) -> QuantGraph:
     """The int8 form of a float graph."""
+    graph = integer_form(graph)
     refuse_unquantizable(graph)
     rows = _rows(graph, options, material)
     if options.bias_correction:

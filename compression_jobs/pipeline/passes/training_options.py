@@ -9,6 +9,7 @@ from compression_jobs.pipeline.passes.options import Options
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Importance = Literal["magnitude", "taylor"]
 Scope = Literal["global", "per_layer"]
+ChannelScope = Literal["global", "per_layer", "sensitivity"]
 
 
 class TrainingOptions(Options):
@@ -93,7 +94,10 @@ class PruneChannelsOptions(TrainingOptions):
         Importance, Field(description="Size of the weights, or effect on the loss (first-order Taylor).")
     ] = "magnitude"
     scope: Annotated[
-        Scope, Field(description="Compare channels of all layers, or take the same share of each.")
+        ChannelScope,
+        Field(
+            description="Compare channels of all layers, take the same share of each, or less where it hurts more."
+        ),
     ] = "per_layer"
     rounds: Annotated[
         int, Field(ge=1, le=20, description="Prune in so many steps, retraining after each.")

@@ -1,5 +1,6 @@
 """What the search does when nothing cheap fits: it trains, guided by the budgets, and stops when asked."""
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,15 @@ from compression_jobs.pipeline.errors import Cancelled
 from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.ladder import FLOAT, LADDERS, int8
 from compression_jobs.pipeline.search import search
-from compression_jobs.pipeline.shrinking import Course, course_for, shared, shortened, taught, thinned
+from compression_jobs.pipeline.shrinking import (
+    Course,
+    course_for,
+    shared,
+    shortened,
+    taught,
+    thinned,
+    weighed,
+)
 from compression_jobs.pipeline.targets import TARGETS, Reserve, Target
 from tests.compression_jobs.pipeline.conftest import Digits
 
@@ -62,6 +71,7 @@ class TestRealSearch:
         assert len(list((tmp_path / "stages").glob("*.onnx"))) == 1 + len(
             {str(c.recipe) for c in results["small"].candidates if "subnet" in c.id}
         )
+        assert json.loads((tmp_path / "sensitivity.json").read_text())["layers"]
         assert told[-1].done == told[-1].total
 
     def test_a_search_cancelled_while_training_stops_at_once_and_goes_on_with_what_is_trained(
@@ -151,7 +161,7 @@ def test_too_large_goes_on_and_too_inaccurate_is_first_trained_with_int8_then_pr
         walk.send(measured(19_900, 0.03))
 
 
-@pytest.mark.parametrize("strategy", [thinned, taught, shortened, shared])
+@pytest.mark.parametrize("strategy", [thinned, taught, shortened, shared, weighed])
 def test_what_meets_the_goal_ends_a_strategy(strategy: Any) -> None:
     walk = strategy(course(measured(80_000, 0.0), flash=20_000))
     next(walk)
@@ -167,7 +177,7 @@ def answer(walk: Any, candidate: Candidate) -> Any:
         return None
 
 
-@pytest.mark.parametrize("strategy", [thinned, taught, shortened, shared])
+@pytest.mark.parametrize("strategy", [thinned, taught, shortened, shared, weighed])
 def test_a_strategy_ends_however_it_goes(strategy: Any) -> None:
     walk = strategy(course(measured(80_000, 0.0), flash=20_000))
     tried, steps = [], next(walk)

@@ -15,7 +15,7 @@ import pytest
 from fleet.cli import embedded, stack
 from fleet.cli.client import Client
 from fleet.cli.django_services import Health
-from fleet.cli.ports import free_port, holder
+from fleet.cli.ports import Ports, free_port, holder
 from fleet.cli.stack import FREE, Stack, check_installed
 from fleet.cli.supervisor import StartError
 from tests.fleet.cli.test_supervisor import alive
@@ -94,7 +94,9 @@ def test_up_from_first_start_to_second(up, outside):
     assert up.wait(30) == 0
     assert not any(map(alive, children))
 
+    broker = next(line for line in lines if line.startswith("MQTT")).split(":")[-1].strip()
     with Stack(var, FREE, say=print) as again:
+        assert again.ports.mqtt == int(broker)  # where the devices of the first start look for it
         assert again.first_words == ""
         assert again.admin == admin
         with Client(again.url, again.token) as api:
@@ -111,6 +113,19 @@ def _children_of(pid: int) -> list[str]:
 
 def _command(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+
+
+def test_a_port_of_the_last_start_that_is_taken_meanwhile_is_not_insisted_on(tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken, free = other.getsockname()[1], free_port()
+        Ports(free, taken, taken).remember(tmp_path)
+        settled = FREE.settled(tmp_path, "127.0.0.1")
+        assert settled.web == free
+        assert taken not in (settled.mqtt, settled.redis)
+    (tmp_path / "ports.json").write_text("{")
+    assert Ports(1, 2, 3).settled(tmp_path, "127.0.0.1") == Ports(1, 2, 3)
 
 
 def test_a_taken_port_is_one_line_that_names_who_has_it(outside):

@@ -185,3 +185,17 @@ def test_cancelling_asks_first_and_then_stops_the_job(login: Login) -> None:
     job.refresh_from_db()
     assert job.state == Job.State.CANCELLED
     assert "is over already" in client.post(f"/jobs/{job.pk}/cancel/", follow=True).content.decode()
+
+
+def test_the_page_shows_what_each_layer_can_spare(login: Login) -> None:
+    layers = [
+        {"name": "stem<b>", "parameters": 160, "quantized_drop": 0.25, "pruned_drop": 0.5},
+        {"name": "head", "parameters": 330, "quantized_drop": 0.0, "pruned_drop": None},
+    ]
+    job = JobFactory(sensitivity={"n": 200, "split": "validation", "layers": layers})
+    client = login(Role.VIEWER)
+    page = client.get(f"/jobs/{job.pk}/").content.decode()
+    assert all(
+        words in page for words in ("What each layer can spare", "stem&lt;b&gt;", "25.0 %", "stays whole")
+    )
+    assert "What each layer" not in client.get(f"/jobs/{JobFactory().pk}/").content.decode()

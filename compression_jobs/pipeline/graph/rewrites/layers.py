@@ -10,13 +10,14 @@ from onnx import NodeProto
 
 from compression_jobs.pipeline.graph.graph import Array, Graph, Shape, attributes, make_node
 
+AFFINE = ("Mul", "Add", "Sub", "Div")
 LAYERS = ("Conv", "ConvTranspose", "Gemm")
 WINDOWED = ("Conv", "MaxPool", "AveragePool")
 
 Replacement = Callable[[Graph, NodeProto], list[NodeProto] | None]
 
 
-def _replace_each(graph: Graph, op: str | tuple[str, ...], replacement: Replacement) -> bool:
+def replace_each(graph: Graph, op: str | tuple[str, ...], replacement: Replacement) -> bool:
     """Replace every node of an operator for which `replacement` gives new nodes."""
     ops = (op,) if isinstance(op, str) else op
     found: dict[str, list[NodeProto]] = {}
@@ -30,7 +31,7 @@ def _replace_each(graph: Graph, op: str | tuple[str, ...], replacement: Replacem
 
 def dense_layers(graph: Graph) -> bool:
     """Write MatMul by a constant matrix as Gemm."""
-    return _replace_each(graph, "MatMul", _gemm_of_matmul)
+    return replace_each(graph, "MatMul", _gemm_of_matmul)
 
 
 def _gemm_of_matmul(graph: Graph, node: NodeProto) -> list[NodeProto] | None:
@@ -43,7 +44,7 @@ def _gemm_of_matmul(graph: Graph, node: NodeProto) -> list[NodeProto] | None:
 
 def plain_gemm(graph: Graph) -> bool:
     """Bring Gemm to weights of shape (out, in), transB = 1, alpha = beta = 1 and a bias of shape (out,)."""
-    return _replace_each(graph, "Gemm", _plain_gemm)
+    return replace_each(graph, "Gemm", _plain_gemm)
 
 
 def _plain_gemm(graph: Graph, node: NodeProto) -> list[NodeProto] | None:
@@ -77,7 +78,7 @@ def fold_batch_norm(graph: Graph) -> bool:
 
 def fold_affine(graph: Graph) -> bool:
     """Fold multiplication and addition of one constant a channel into the layer before it."""
-    return _fold_into_layer(graph, ("Mul", "Add", "Sub", "Div"))
+    return _fold_into_layer(graph, AFFINE)
 
 
 def _fold_into_layer(graph: Graph, ops: tuple[str, ...]) -> bool:
@@ -104,7 +105,7 @@ def _scale_and_shift(graph: Graph, node: NodeProto) -> tuple[str, Array, Array] 
         return None if affine is None else (str(node.input[0]), *affine)
     place = next((i for i in (1, 0) if graph.constant(node, i) is not None), None)
     shape = graph.shapes.get(node.output[0])
-    if place is None or shape is None or (place == 0 and node.op_type in ("Sub", "Div")):
+    if place is None or shape is None or (place == 0 and node.op_type == "Div"):
         return None
     constant = graph.constant(node, place)
     values = None if constant is None else _per_channel(constant, shape)
@@ -115,7 +116,7 @@ def _scale_and_shift(graph: Graph, node: NodeProto) -> tuple[str, Array, Array] 
         "Mul": (values, zero),
         "Div": (one / values, zero),
         "Add": (one, values),
-        "Sub": (one, -values),
+        "Sub": (one, -values) if place else (-one, values),
     }[node.op_type]
     return str(node.input[1 - place]), scale, shift
 
@@ -176,26 +177,40 @@ def _scale_outputs(weights: Array, scale: Array, op: str, groups: int) -> Array 
 
 def batch_norm_to_conv(graph: Graph) -> bool:
     """Write a BatchNormalization that no layer could take as a depthwise convolution of kernel 1."""
-    return _replace_each(graph, "BatchNormalization", _depthwise_of_batch_norm)
+    return replace_each(graph, "BatchNormalization", _depthwise_of_affine)
 
 
-def _depthwise_of_batch_norm(graph: Graph, node: NodeProto) -> list[NodeProto] | None:
-    affine, shape = batch_norm_affine(graph, node), graph.shapes.get(node.input[0], ())
-    if affine is None or len(shape) not in (3, 4) or graph.dtypes.get(node.input[0]) != "float32":
+def affine_to_conv(graph: Graph) -> bool:
+    """Write a constant factor or term for each channel as a depthwise convolution that takes in those behind it."""
+    written = False
+    for name in [node.name for node in graph.nodes if node.op_type in AFFINE]:
+        node = next((node for node in graph.nodes if node.name == name), None)
+        fresh = None if node is None else _depthwise_of_affine(graph, node)
+        if fresh is not None:
+            graph.replace({name: fresh})
+            fold_affine(graph)
+            written = True
+    return written
+
+
+def _depthwise_of_affine(graph: Graph, node: NodeProto) -> list[NodeProto] | None:
+    shape = graph.shapes.get(node.output[0], ())
+    affine = _scale_and_shift(graph, node)
+    if affine is None or len(shape) not in (3, 4) or graph.dtypes.get(node.output[0]) != "float32":
         return None
-    scale, shift = affine
+    source, scale, shift = affine
     kernel = [1] * (len(shape) - 2)
     names = [
         graph.add_initializer(f"{node.name}_weight", scale.reshape(-1, 1, *kernel).astype(np.float32)),
         graph.add_initializer(f"{node.name}_bias", shift.astype(np.float32)),
     ]
     options = {"kernel_shape": kernel, "group": len(scale)}
-    return [make_node("Conv", [node.input[0], *names], [node.output[0]], node.name, **options)]
+    return [make_node("Conv", [source, *names], [node.output[0]], node.name, **options)]
 
 
 def mean_to_pool(graph: Graph) -> bool:
     """Write ReduceMean over all spatial axes as GlobalAveragePool, and a Reshape where they vanish."""
-    return _replace_each(graph, "ReduceMean", _pool_of_mean)
+    return replace_each(graph, "ReduceMean", _pool_of_mean)
 
 
 def _pool_of_mean(graph: Graph, node: NodeProto) -> list[NodeProto] | None:
@@ -219,7 +234,7 @@ def _pool_of_mean(graph: Graph, node: NodeProto) -> list[NodeProto] | None:
 
 def explicit_windows(graph: Graph) -> bool:
     """State kernel, strides, dilations and pads of convolutions and pools, in place of `auto_pad`."""
-    return _replace_each(graph, WINDOWED, _explicit_window)
+    return replace_each(graph, WINDOWED, _explicit_window)
 
 
 def _explicit_window(graph: Graph, node: NodeProto) -> list[NodeProto] | None:
@@ -292,7 +307,7 @@ def _zero_pads(graph: Graph, node: NodeProto) -> list[int] | None:
 
 def plain_clips(graph: Graph) -> bool:
     """Write Clip from 0 without a ceiling as Relu, and Min(Relu(x), c) as Clip(x, 0, c)."""
-    return _replace_each(graph, ("Clip", "Min"), _plain_clip)
+    return replace_each(graph, ("Clip", "Min"), _plain_clip)
 
 
 def _plain_clip(graph: Graph, node: NodeProto) -> list[NodeProto] | None:
@@ -327,12 +342,3 @@ def clip_bounds(graph: Graph, node: NodeProto) -> tuple[float | None, float | No
         )
     low, high = bounds
     return low, float("inf") if high is not None and high >= np.finfo(np.float32).max else high
-
-
-def activation_of(graph: Graph, node: NodeProto) -> str | None:
-    """`relu` or `relu6` for the nodes that are one, else None."""
-    if node.op_type == "Relu":
-        return "relu"
-    if node.op_type == "Clip" and clip_bounds(graph, node) == (0.0, 6.0):
-        return "relu6"
-    return None

@@ -52,6 +52,8 @@ def _raise_to_opset(graph: Graph) -> None:
     with damage_refused(
         f"the model cannot be brought from opset {graph.opset} to {OPSET}", "export with opset 17"
     ):
+        # Before version 4 every constant had to be listed as an input, too, and the converter insists.
+        graph.model.ir_version = IR_VERSION
         graph.model.CopyFrom(version_converter.convert_version(graph.model, OPSET))
     graph.changed()
 

@@ -6,7 +6,7 @@ import pytest
 
 from compression_jobs.pipeline.graph.graph import Graph, attributes
 from compression_jobs.pipeline.graph.ingest import canonicalise
-from compression_jobs.pipeline.graph.rewrites.layers import activation_of
+from compression_jobs.pipeline.graph.quant_builder import activation_of
 from tests.compression_jobs.pipeline.graph.models import build, ops, save, weights
 
 ROW = (2, 6, 6)
@@ -41,6 +41,10 @@ NORM = {
 }
 BN = ("BatchNormalization", ["c", "g", "be", "m", "v"], ["y"], {})
 W = {"w": weights(4, 2, 3, 3)}
+GATE = [("Add", ["x", "three"], ["a"], {}), ("Clip", ["a", "zero", "six"], ["k"], {})]
+NUMBERS = {
+    name: np.float32(value) for name, value in {"zero": 0, "three": 3, "six": 6, "sixth": 1 / 6}.items()
+}
 X36 = (("x", (1, 36)),)
 
 
@@ -129,6 +133,25 @@ X36 = (("x", (1, 36)),)
             {},
             ["Reshape"],
             id="a computed shape",
+        ),
+        pytest.param([*GATE, ("Div", ["k", "six"], ["y"], {})], NUMBERS, ["HardSigmoid"], id="hard sigmoid written out"),
+        pytest.param(
+            [*GATE, ("Mul", ["sixth", "k"], ["g"], {}), ("Mul", ["x", "g"], ["y"], {})],
+            NUMBERS,
+            ["HardSwish"],
+            id="hard swish with its gate scaled",
+        ),
+        pytest.param(
+            [*GATE, ("Mul", ["k", "x"], ["g"], {}), ("Div", ["g", "six"], ["y"], {})],
+            NUMBERS,
+            ["HardSwish"],
+            id="hard swish with its product scaled",
+        ),
+        pytest.param(
+            [*GATE, ("Mul", ["k", "x"], ["g"], {}), ("Div", ["g", "three"], ["y"], {})],
+            NUMBERS,
+            ["Add", "Clip", "Mul", "Div"],
+            id="twice a hard swish stays",
         ),
     ],
 )  # fmt: skip

@@ -1,0 +1,169 @@
+"""Deep Compression (Han et al. 2016): LeNet-300-100 and LeNet-5 pruned, clustered, Huffman-coded, decoded, measured.
+
+`--idx DIR` is a folder in MNIST's format; without it Debian's `dataset-fashion-mnist` is taken. Each net walks a ladder of rising
+sparsity, each rung trained from the one before; every candidate goes through the pipeline's own passes and coding.
+Two rungs are chosen on validation rows, with room to spare: the highest ratio at a drop of at most 0.1 point (the
+paper's terms, with 40x and 39x on MNIST), and the highest whose paired 95 % bound of the drop is at most 0.5 point.
+Only they see the test rows. The ratio is the float ONNX file to the bytes over the air, all tables included.
+About 10 minutes on a quiet core; `--rows 12000 --epochs 1 --float-epochs 2` is a look in two.
+"""
+
+import argparse
+import hashlib
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compression_jobs.pipeline import transport
+from compression_jobs.pipeline.candidate import Candidate
+from compression_jobs.pipeline.publish import passes_test
+from compression_jobs.pipeline.recipe import Recipe, parse_recipe
+from compression_jobs.pipeline.targets import TARGETS
+from compression_jobs.pipeline.workshop import Workshop
+from tests.benchmarks import _idx
+
+TARGET = TARGETS["raspberry-pi-4"]
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+BATCH, FLOAT_RATE = 128, 1e-3
+SPARSITIES = (0.90, 0.94, 0.96, 0.97, 0.98)
+# Which figure, what it may be on the test rows, and on the validation rows, where it is chosen with room to spare.
+TERMS = {
+    "drop of at most 0.1 point": ("value", 0.001, -0.0005),
+    "95 % bound of the drop of at most 0.5 point": ("high", 0.005, 0.003),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A net of the paper: what it reached, and how many values a layer may hold."""
+
+    name: str
+    paper_ratio: int
+    clusters: int
+
+
+CASES = (Case("lenet-300-100", 40, 16), Case("lenet-5", 39, 16))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--idx", type=Path, default=DEBIAN, help="folder with train and t10k files, .gz or plain"
+    )
+    parser.add_argument("--net", choices=[case.name for case in CASES], help="only this one")
+    parser.add_argument("--rows", type=int, help="use only so many of the training file's rows")
+    parser.add_argument("--epochs", type=float, default=3, help="of each rung of the ladder")
+    parser.add_argument("--float-epochs", type=int, default=10, help="of the original")
+
+
+def run(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    if not options.idx.is_dir():
+        yield {"skipped": f"{options.idx} is no folder; install dataset-fashion-mnist or give --idx", "n": 0}
+        return
+    for case in CASES:
+        if options.net in (None, case.name):
+            with tempfile.TemporaryDirectory() as folder:
+                yield from _measured(case, options, Path(folder))
+
+
+def _measured(case: Case, options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+    start = time.monotonic()
+    dataset, model = folder / "data.npz", folder / "model.onnx"
+    _idx.write(options.idx, dataset, options.seed, options.rows)
+    workshop = Workshop(model, dataset, folder / "out", options.seed)
+    x, y = workshop.data.rows("train")
+    _train(case.name, x, y, options, model)
+    steps = round(options.epochs * len(x) / BATCH)
+    ladder = [workshop.candidate(recipe, TARGET.runtime) for recipe in _recipes(case, steps)]
+    failed = [candidate.rejected for candidate in ladder if not candidate.was_measured]
+    assert not failed, failed
+    for terms, (end, most, on_validation) in TERMS.items():
+        fine = [each for each in ladder if each.drop is not None and each.drop[end] <= on_validation]
+        chosen = min(fine, key=lambda each: each.transport_bytes, default=None)
+        yield {
+            "net": case.name,
+            "terms": terms,
+            **(_figures(workshop, chosen, model, end, most) if chosen else {"met": False}),
+            "paper_ratio": case.paper_ratio,
+            "validation": [_rung(each, model) for each in ladder],
+            "n": len(workshop.data.rows("test")[1]),
+            "seconds": round(time.monotonic() - start),
+        }
+
+
+def _recipes(case: Case, steps: int) -> Iterator[Recipe]:
+    """One rung after the other; each begins with all that came before, which the workshop has kept."""
+    training = {"steps": steps, "batch": BATCH}
+    pruned: list[dict[str, Any]] = [{"name": "canonicalise"}]
+    for sparsity in SPARSITIES:
+        pruned.append({"name": "prune", "options": {**training, "sparsity": sparsity}})
+        shared = {"name": "cluster", "options": {**training, "clusters": case.clusters}}
+        coded = {"name": "encode", "options": {"coding": "segments"}}
+        yield parse_recipe([*pruned, shared, coded])
+
+
+def _rung(candidate: Candidate, model: Path) -> dict[str, float]:
+    assert candidate.drop is not None
+    drop = {end: round(100 * candidate.drop[end], 2) for end in ("value", "high")}
+    return {"ratio": _ratio(candidate, model), "drop": drop["value"], "bound": drop["high"]}
+
+
+def _ratio(candidate: Candidate, model: Path) -> float:
+    return round(model.stat().st_size / candidate.transport_bytes, 1)
+
+
+def _figures(workshop: Workshop, chosen: Candidate, model: Path, end: str, most: float) -> dict[str, Any]:
+    """Test figures of what a device gets: the bytes over the air, decoded."""
+    artifact = Path(chosen.path)
+    sent = artifact.with_name(transport.FILE).read_bytes()
+    decoded = transport.decoded(chosen.transport["coding"], sent, chosen.bytes)
+    assert hashlib.sha256(decoded).hexdigest() == chosen.sha256
+    artifact.write_bytes(decoded)
+    passes_test(workshop, chosen, None, TARGET)
+    assert chosen.test_accuracy is not None
+    drop = chosen.test_accuracy["drop"]
+    return {
+        "ratio": _ratio(chosen, model),
+        "met": drop[end] <= most,
+        "bytes": chosen.transport_bytes,
+        "float_bytes": model.stat().st_size,
+        "bytes_by_coding": chosen.transport["sizes"],
+        "accuracy": round(chosen.test_accuracy["value"], 4),
+        "float": round(chosen.test_accuracy["reference"]["value"], 4),
+        "drop_points": {name: round(100 * value, 2) for name, value in drop.items()},
+        "sparsity": max(step["options"].get("sparsity", 0) for step in chosen.recipe),
+    }
+
+
+def _train(name: str, x: Any, y: Any, options: argparse.Namespace, path: Path) -> None:
+    """The float original, trained until its loss is flat."""
+    import torch
+
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(1)
+    net = _network(name)
+    inputs, labels = torch.from_numpy(x), torch.from_numpy(y)
+    optimizer = torch.optim.Adam(net.parameters(), FLOAT_RATE)
+    steps = options.float_epochs * -(-len(inputs) // BATCH)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(options.float_epochs):
+        for rows in torch.randperm(len(inputs)).split(BATCH):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(net(inputs[rows]), labels[rows]).backward()
+            optimizer.step()
+            schedule.step()
+    net.eval()
+    torch.onnx.export(net, (inputs[:1],), path, dynamo=False, opset_version=17, input_names=["x"])
+
+
+def _network(name: str) -> Any:
+    """The two nets of the paper, as Caffe has them."""
+    from torch import nn
+
+    if name == "lenet-300-100":
+        dense = (nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))
+        return nn.Sequential(nn.Flatten(), *dense)
+    features = (nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2))
+    return nn.Sequential(*features, nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10))
