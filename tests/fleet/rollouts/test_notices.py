@@ -177,7 +177,7 @@ def test_mail_goes_out_by_smtp(admin: Any, settings: Any) -> None:
     server: Any = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Mailbox)
     server.got = []
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    for name, value in email("smtp://127.0.0.1:{}".format(server.server_address[1])).items():
+    for name, value in email(f"smtp://127.0.0.1:{server.server_address[1]}").items():
         setattr(settings, name, value)
     with pytest.raises(Refused, match="no e-mail address"):
         notices.add_hook(admin, "email", "nobody\nBcc: x@example.org")
