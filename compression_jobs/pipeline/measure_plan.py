@@ -1,6 +1,6 @@
 """Measures a plan in its NumPy twin, which gives the bytes that boards give; runs inside a limited child.
 
-Peak RAM is the plan's arena. The twin's time says nothing about a board; it is there to compare candidates.
+Peak RAM is what a board's heap holds when it streams the weights from flash. The twin's time says nothing about a board; it is there to compare candidates.
 """
 
 import time
@@ -26,7 +26,7 @@ def measure(artifact: Path, dataset: Path, split: str, outputs: Path) -> dict[st
     given = stored(artifact, rows)
     answers = plan.run_rows([given])[0]
     np.save(outputs, _edge(plan.outputs[0], answers.shape).to_numbers(answers).reshape(answers.shape))
-    return {"peak_ram_bytes": plan.arena_bytes, "host_latency_us": _latency(plan, given)}
+    return {"peak_ram_bytes": plan.heap_bytes, "host_latency_us": _latency(plan, given)}
 
 
 def stored(artifact: Path, rows: npt.NDArray[Any]) -> Int8Array:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from device_agent.runtimes.plan import layout
+from device_agent.runtimes.plan.interpreter import TILE_BYTES
 from device_agent.runtimes.plan.words import WORDS
 
 Array = np.ndarray[Any, Any]
@@ -13,6 +14,8 @@ Words = dict[str, int]
 
 # Rows are computed together up to about this many multiplied numbers of one operator.
 BATCH_NUMBERS = 1 << 22
+# MicroPython's objects around a loaded plan and around each operator: upper bounds, seen on a 64-bit port.
+LOADED_BYTES, OPERATOR_BYTES = 1024, 192
 
 
 class Plan:
@@ -20,6 +23,7 @@ class Plan:
 
     inputs: list[Any]
     outputs: list[Any]
+    arena_bytes: int
     _operators: list[tuple[int, Words]]
 
     def __init__(self) -> None:
@@ -42,6 +46,15 @@ class Plan:
         """Free the plan; harmless when nothing is loaded."""
         self.inputs, self.outputs, self._operators = [], [], []
         self.arena_bytes = 0
+
+    @property
+    def heap_bytes(self) -> int:
+        """What a board's heap holds while the plan runs and its weights are streamed: arena, tile, words, buffers."""
+        rows = [words["row_bytes"] for kind, words in self._operators if kind == layout.CONVOLVE]
+        operators = sum(OPERATOR_BYTES + 4 * len(words) for _, words in self._operators)
+        buffers: int = sum(edge[1] for edge in self.inputs + self.outputs)
+        tile: int = max([TILE_BYTES, *rows])
+        return self.arena_bytes + tile + operators + buffers + LOADED_BYTES
 
     def run_rows(self, inputs: list[Array]) -> list[Array]:
         """Raw outputs for raw inputs, (rows, bytes) of int8 each."""

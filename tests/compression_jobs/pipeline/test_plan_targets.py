@@ -37,13 +37,13 @@ def found(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> tuple[dic
 
 
 @pytest.mark.parametrize("slug", BOARDS)
-def test_a_board_gets_a_plan_with_its_arena_as_peak(found: Any, slug: str) -> None:
+def test_a_board_gets_a_plan_that_fits(found: Any, slug: str) -> None:
     results, out = found
     winner = results[slug].winner
     assert results[slug].met, results[slug].sentence
     assert winner.format == "plan"
     assert winner.bytes == (out / slug / "model.plan").stat().st_size
-    assert 100 < winner.peak_ram_bytes < 20_000
+    assert 2048 < winner.peak_ram_bytes < 20_000
     assert winner.estimated_latency_us > 1000
 
 
