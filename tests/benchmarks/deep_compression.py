@@ -8,7 +8,7 @@ which rungs qualify and in which order, the surest first, they face the test row
 sequence, so that several looks cost no certainty (Westfall & Krishen 2001). The ratio is the float ONNX file to the
 bytes over the air, all tables included.
 
-About 10 minutes on a quiet core; `--rows 12000 --epochs 1 --float-epochs 2` is a look in two, which flatters: its original
+About 15 minutes on a quiet core; `--rows 12000 --epochs 1 --float-epochs 2` is a look in two, which flatters: its original
 is trained too little.
 """
 
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--idx", type=Path, help="folder with train and t10k files, .gz or plain")
     parser.add_argument("--net", choices=[case.name for case in CASES], help="only this one")
     parser.add_argument("--rows", type=int, help="use only so many of the training file's rows")
-    parser.add_argument("--epochs", type=float, default=3, help="of each rung of the ladder")
+    parser.add_argument("--epochs", type=float, default=4, help="of each rung of the ladder")
     parser.add_argument("--float-epochs", type=int, default=10, help="of the original")
 
 
