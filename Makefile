@@ -62,7 +62,8 @@ bench: setup ## every benchmark, one JSON line each
 MPY_MARCHES := armv6m armv7emsp xtensawin rv32imc x64
 MPY_MODULES := layout kernels interpreter runtime portable
 
-mpy: setup ## the plan interpreter precompiled for MicroPython, build/mpy/<processor>
+mpy: setup ## agent and plan interpreter precompiled for MicroPython, build/agent/<target>, build/mpy/<processor>
+	@for target in esp32 esp32-s3 rp2040; do $(BIN)/python -m device_agent.compiled $$target build/agent/$$target || exit 1; done
 	@for march in $(MPY_MARCHES); do \
 	  to=build/mpy/$$march/device_agent/runtimes/plan; mkdir -p $$to; \
 	  for module in $(MPY_MODULES); do \

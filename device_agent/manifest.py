@@ -1,4 +1,4 @@
-"""Which files of the agent a board needs: for freezing into firmware, for mip, and for `tinyfleet device bundle`.
+"""Which files of the agent a board needs, to freeze them into a firmware of your own, where they take no RAM.
 
 Read by MicroPython's build (https://docs.micropython.org/en/latest/reference/manifest.html), which defines `metadata`
 and `package`.
@@ -23,6 +23,7 @@ package(
         "core/chunks.py",
         "core/coding.py",
         "core/commands.py",
+        "core/decoding.py",
         "core/delivery.py",
         "core/device.py",
         "core/download.py",
@@ -38,6 +39,7 @@ package(
         "core/ranges.py",
         "core/record.py",
         "core/ring.py",
+        "core/segments.py",
         "core/selftest.py",
         "core/serving.py",
         "core/slots.py",

@@ -1,22 +1,37 @@
 """A whole delivery on a board: the agent in the MicroPython VM, a real broker, a plan of 300 KB."""
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from device_agent.compiled import compile_agent
+from device_agent.compiled import MODULES, ROOT, compile_agent, sizes
 from device_agent.core import protocol
 from tests.device_agent import board
+from tests.device_agent.core.test_in_micropython import micropython
 from tests.device_agent.server import Server
 from tests.device_agent.transports.conftest import Broker
 from tests.device_agent.transports.test_paho import peer
-from tests.services import until
+from tests.device_agent.transports.test_umqtt import Authority, Mosquitto
+from tests.services import free_port, until
 
-# What a board with 128 KB of heap has: the VM counts in words of 64 bits, boards in words of 32.
-HEAP = "128wk"
+HEAP_KB = 192  # of the whole process, the agent's code included
+TLS_KB = 96  # record buffers of both directions, certificates and keys, in 64-bit words
+KB = 1024
+AGENT = ROOT / "device_agent"
+# Bytes of code, what is free beside it, and bytes of the connected agent.
+MEASURE = """
+import gc, sys
+gc.collect(); start = gc.mem_alloc()
+from device_agent.board_host import PlanRuntime, open_agent, run
+gc.collect(); code, free = gc.mem_alloc() - start, gc.mem_free()
+agent = open_agent(sys.argv[1], PlanRuntime())
+run(agent, None, lambda: not agent.status()["online"])
+gc.collect(); print(code, free, gc.mem_alloc() - start - code)
+"""
 TOPICS = [protocol.device_topic("pi-1", leaf) for leaf in ("hello", "status", "report", "presence")]
 
 
@@ -71,21 +86,67 @@ def fleet(broker: Broker) -> Iterator[Fleet]:
         yield Fleet(transport)
 
 
-def test_a_300_kb_plan_is_installed_tried_committed_and_reported(
-    broker: Broker, fleet: Fleet, code: Path, tmp_path: Path
-) -> None:
+def deliver(fleet: Fleet, config: dict[str, Any], code: Path, folder: Path, heap_kb: int) -> None:
+    """Install a plan of 300 KB on a board, try it, and see it report."""
     plan = board.dense_plan()
     assert len(plan) > 300_000
-    state, lines = tmp_path / "state", tmp_path / "rows.jsonl"
-    board.provision(state, broker.config())
+    state, lines = folder / "state", folder / "rows.jsonl"
+    board.provision(state, config)
     board.write_rows(lines, plan)
     trial = {"min_inferences": 20, "min_labelled": 10, "accuracy_floor": 0.9, "max_seconds": 60}
-    test = board.self_test(plan, tmp_path)
-    fleet.server.deliver(plan, board.TARGET, trial, "plan", test)
+    fleet.server.deliver(plan, board.TARGET, trial, "plan", board.self_test(plan, folder))
     command = ["--state", str(state), "--rows", str(lines), "--rate", "50"]
-    with board.running(code, *command, heap=HEAP):
+    with board.running(code, *command, heap=f"{heap_kb}k"):
         outcome = fleet.outcome()
         assert outcome["state"] == "succeeded", outcome
         assert outcome["evidence"]["correct"] == outcome["evidence"]["labelled"] >= 10
         report = fleet.until("a report", "report", lambda message: message["phase"] == "live")
         assert min(report["n"], report["labelled"], report["heap_free_min"]) > 0
+
+
+def test_a_300_kb_plan_is_installed_tried_committed_and_reported(
+    broker: Broker, fleet: Fleet, code: Path, tmp_path: Path
+) -> None:
+    deliver(fleet, broker.config(), code, tmp_path, HEAP_KB)
+
+
+def test_the_same_by_mosquitto_over_tls_with_a_client_certificate(code: Path, tmp_path: Path) -> None:
+    authority, plain_port = Authority(tmp_path), free_port()
+    files = authority.server("right", "localhost")
+    with Mosquitto(tmp_path, files, plain_port).running() as broker:
+        config = broker.config(broker=authority.trusted())
+        broker.port = plain_port  # the server's side stays on this machine
+        with peer(broker, *TOPICS) as transport:
+            deliver(Fleet(transport), config, code, tmp_path, HEAP_KB + TLS_KB)
+
+
+def test_the_agent_is_small(broker: Broker, code: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "rp2040"
+    compile_agent(folder, board.TARGET)
+    found = sizes(folder)
+    assert found["core"] <= 48 * KB, found
+    assert found["interpreter"] <= 16 * KB, found
+    board.provision(tmp_path / "state", broker.config())
+    script = tmp_path / "measure.py"
+    script.write_text(f"import sys; sys.path.insert(0, {str(code)!r})\n" + MEASURE)
+    command = [micropython(), "-X", f"heapsize={HEAP_KB}k", str(script), str(tmp_path / "state")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    loaded, free, idle = (int(word) for word in done.stdout.split()[-3:])
+    print(
+        f"{found}; in the VM of 64-bit words: {loaded} bytes of code, {free} free beside it, {idle} of the idle agent"
+    )
+    assert idle <= 40 * KB
+    # The install above had no more than this beside the code: agent, arena and application.
+    assert free <= 64 * KB
+
+
+def test_the_manifest_names_every_file_a_board_needs() -> None:
+    listed: list[str] = []
+    words = {"metadata": lambda **facts: None, "package": lambda name, files, **options: listed.extend(files)}
+    exec((AGENT / "manifest.py").read_text(), words)
+    core = {f"core/{path.name}" for path in (AGENT / "core").glob("*.py")}
+    assert core == {name for name in listed if name.startswith("core/")}
+    beside = {"device_agent." + name.removesuffix(".py").replace("/", ".") for name in set(listed) - core}
+    assert set(MODULES) <= beside
+    assert all((AGENT / name).exists() for name in listed)

@@ -10,18 +10,30 @@ from onnx import TensorProto, helper
 
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph.graph import Graph
-from compression_jobs.pipeline.graph.quant_ranges import Calibration, Histogram, Range, collect, find_range
+from compression_jobs.pipeline.graph.quant_ranges import (
+    Batches,
+    Calibration,
+    Range,
+    collect,
+    extremes,
+    find_range,
+)
 
 FloatArray = npt.NDArray[np.float32]
 
 
 def calibrate(graph: Graph, rows: FloatArray, method: Calibration, percentile: float) -> dict[str, Range]:
     """The range of every float tensor of `graph`, input included, over `rows`."""
-    return {name: find_range(found, method, percentile) for name, found in observe(graph, rows).items()}
+    batches = _values_of(graph, rows)
+    if method == "minmax":
+        return _finite(extremes(batches))
+    histograms = collect(batches)
+    _finite({name: (found.low, found.high) for name, found in histograms.items()})
+    return {name: find_range(found, method, percentile) for name, found in histograms.items()}
 
 
-def observe(graph: Graph, rows: FloatArray) -> dict[str, Histogram]:
-    """A histogram of every float tensor of a graph with one input, computed row by row."""
+def _values_of(graph: Graph, rows: FloatArray) -> Batches:
+    """Every float tensor of a graph with one input, computed row by row."""
     source = graph.inputs[0]
     session, names = _session_with_every_tensor(graph)
     shaped = rows.reshape(len(rows), *source.shape[1:])
@@ -31,11 +43,14 @@ def observe(graph: Graph, rows: FloatArray) -> dict[str, Histogram]:
             fed = row[np.newaxis].astype(np.float32)
             yield {source.name: fed, **dict(zip(names, session.run(names, {source.name: fed}), strict=True))}
 
-    histograms = collect(batches)
-    broken = [name for name, found in histograms.items() if not np.isfinite(found.low + found.high)]
+    return batches
+
+
+def _finite(ranges: dict[str, Range]) -> dict[str, Range]:
+    broken = [name for name, found in ranges.items() if not np.isfinite(found[0] + found[1])]
     if broken:
         raise Refused(f"{broken[0]}: the model computes values that are not finite on the calibration rows")
-    return histograms
+    return ranges
 
 
 def channel_means(graph: Graph, rows: FloatArray, names: set[str]) -> dict[str, npt.NDArray[np.float64]]:

@@ -46,9 +46,9 @@ class Histogram:
 
     def add(self, values: npt.NDArray[np.float32]) -> None:
         """Count `values`; those outside the range count in the end bins."""
-        clipped = np.clip(values.ravel(), self.low, self.high)
-        counted, _ = np.histogram(clipped, bins=len(self.counts), range=(self.low, self.high))
-        self.counts += counted
+        bins = len(self.counts)
+        places = (values.ravel() - np.float32(self.low)) * np.float32(bins / (self.high - self.low))
+        self.counts += np.bincount(np.clip(places, 0, bins - 1).astype(np.int64), minlength=bins)
 
     def without_zeros(self) -> "Histogram":
         """Without the bin of zero, which int8 stores exactly: after a relu it would drown all others."""
@@ -65,15 +65,20 @@ class Histogram:
         return Histogram(self.low, self.high, counts)
 
 
-def collect(batches: Batches) -> dict[str, Histogram]:
-    """One histogram for each tensor that `batches()` yields; it is called twice and must repeat itself."""
-    extremes: dict[str, Range] = {}
+def extremes(batches: Batches) -> dict[str, Range]:
+    """The least and the largest value of each tensor that `batches()` yields, zero included."""
+    found: dict[str, Range] = {}
     for batch in batches():
         for name, values in batch.items():
-            low, high = float(values.min()), float(values.max())
-            seen = extremes.get(name, (low, high))
-            extremes[name] = (min(low, seen[0]), max(high, seen[1]))
-    histograms = {name: _empty(*found) for name, found in extremes.items()}
+            # These pass NaN on, which the built-in ones lose.
+            low, high = found.get(name, (0.0, 0.0))
+            found[name] = (float(np.minimum(values.min(), low)), float(np.maximum(values.max(), high)))
+    return found
+
+
+def collect(batches: Batches) -> dict[str, Histogram]:
+    """One histogram for each tensor that `batches()` yields; it is called twice and must repeat itself."""
+    histograms = {name: _empty(*found) for name, found in extremes(batches).items()}
     for batch in batches():
         for name, values in batch.items():
             histograms[name].add(values)
@@ -81,8 +86,7 @@ def collect(batches: Batches) -> dict[str, Histogram]:
 
 
 def _empty(low: float, high: float) -> Histogram:
-    # Zero is always covered, and a constant tensor still needs bins of some width.
-    low, high = min(low, 0.0), max(high, 0.0)
+    # A constant tensor still needs bins of some width.
     return Histogram(low, max(high, low + 1e-6), np.zeros(BINS))
 
 

@@ -13,13 +13,18 @@ from compression_jobs.pipeline.passes.kinds import Material
 from compression_jobs.pipeline.passes.training import Trainer
 from compression_jobs.pipeline.passes.training_options import FactorizeOptions
 
+HALVINGS = 30
+SMALLEST_ENERGY = 1e-6
+
 
 def factorize(net: Net, options: FactorizeOptions, material: Material) -> Net:
     """The net with every layer split in two that becomes smaller by it, retrained."""
     fold_batch_norm(net)
-    for layer in net.layers():
-        if _can_split(layer):
-            _split(net, layer, options)
+    layers = [layer for layer in net.layers() if _can_split(layer)]
+    if options.budget is not None:
+        options = options.model_copy(update={"rank": None, "energy": energy_for(layers, options.budget)})
+    for layer in layers:
+        _split(net, layer, options)
     trainer = Trainer(material, options)
     if options.steps:
         trainer.prepare(net)
@@ -41,6 +46,20 @@ def _split(net: Net, layer: Layer, options: FactorizeOptions) -> None:
         return
     root = values[:rank].sqrt()
     replace_by_product(net, layer, (left[:, :rank] * root).float(), (root[:, None] * right[:rank]).float())
+
+
+def energy_for(layers: list[Layer], budget: float) -> float:
+    """The largest energy at which the layers keep at most this share of their weights; found by halving."""
+    shapes = [layer.weight.detach().reshape(layer.width, -1) for layer in layers]
+    spectra = [torch.linalg.svdvals(matrix.double()) for matrix in shapes]
+    allowed = budget * sum(matrix.numel() for matrix in shapes)
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        ranks = [_rank(values, FactorizeOptions(energy=middle)) for values in spectra]
+        left = sum(min(r * sum(m.shape), m.numel()) for r, m in zip(ranks, shapes, strict=True))
+        low, high = (middle, high) if left <= allowed else (low, middle)
+    return max(low, SMALLEST_ENERGY)
 
 
 def _rank(values: Tensor, options: FactorizeOptions) -> int:

@@ -22,11 +22,15 @@ LEAST_KEPT = 0.1  # of each layer's channels when layers compete
 
 
 def prune_channels(net: Net, options: PruneChannelsOptions, material: Material) -> Net:
-    """The net with fewer channels, retrained; the layers that make the result keep theirs."""
+    """The net with fewer channels, retrained; the layers that make the result keep theirs.
+
+    Rounds end early when the budget of parameters is met, or with the last one that kept the accuracy floor.
+    """
     trainer = Trainer(material, options)
     trainer.prepare(net)
     full = [space.size for space in spaces_of(net)]
     for done in range(1, options.rounds + 1):
+        before = net.copy()
         share = (1 - options.ratio) ** (done / options.rounds)
         spaces = spaces_of(net)
         scores = importances(net, spaces, options.importance, trainer)
@@ -35,7 +39,16 @@ def prune_channels(net: Net, options: PruneChannelsOptions, material: Material) 
             keep_channels(net, space, keep)
         steps = options.steps * done // options.rounds - options.steps * (done - 1) // options.rounds
         trainer.train(net, steps)
+        if options.floor is not None and trainer.accuracy_on(net, "validation") < options.floor:
+            return before
+        if options.parameters is not None and weights_in(net) <= options.parameters:
+            break
     return net
+
+
+def weights_in(net: Net) -> int:
+    """The number of weights and biases of all layers."""
+    return sum(layer.weight.numel() + layer.bias.numel() for layer in net.layers())
 
 
 def importances(net: Net, spaces: list[Space], kind: Importance, trainer: Trainer) -> list[Tensor]:

@@ -23,6 +23,7 @@ from compression_jobs.pipeline.passes.losses import (
     similarity_loss,
 )
 from compression_jobs.pipeline.passes.training_options import TrainingOptions
+from compression_jobs.pipeline.scoring import Judge
 
 WARM_UP = 0.1  # share of the steps
 STEPS_A_WORD = 10
@@ -115,6 +116,14 @@ class Trainer:
                 scores = net.values(x[rows], [name])[0]
                 total += float(objective.loss(scores, x[rows], y[rows], None)) * len(rows)
         return total / max(len(x), 1)
+
+    def accuracy_on(self, net: Net, split: str) -> float:
+        """The score of the task on a split."""
+        x, y = self._rows(split)
+        net.eval()
+        with torch.no_grad():
+            answers = torch.cat([net(rows) for rows in pieces(x, ROWS_AT_ONCE)])
+        return Judge(self.material.dataset.task, x.numpy(), y.numpy()).accuracy(answers.numpy()).value
 
     def some_batches(self, count: int) -> Iterator[Tensor]:
         """Indexes of train rows for measuring gradients."""

@@ -103,6 +103,16 @@ class PruneChannelsOptions(TrainingOptions):
         int, Field(ge=1, le=20, description="Prune in so many steps, retraining after each.")
     ] = 3
     multiple_of: Annotated[int, Field(ge=1, le=64, description="Widths are rounded up to a multiple.")] = 1
+    parameters: Annotated[
+        int | None,
+        Field(gt=0, description="Budget: the first round with so few weights or fewer is the last."),
+    ] = None
+    floor: Annotated[
+        float | None,
+        Field(
+            ge=0, le=1, description="Accuracy on validation rows: a round that falls below it is taken back."
+        ),
+    ] = None
 
 
 class DropLayersOptions(TrainingOptions):
@@ -119,6 +129,14 @@ class FactorizeOptions(TrainingOptions):
     ] = 0.9
     rank: Annotated[
         float | None, Field(gt=0, le=1, description="Share of the full rank instead of energy.")
+    ] = None
+    budget: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=1,
+            description="Share of the weights that may remain; ranks share one energy that keeps it.",
+        ),
     ] = None
 
 

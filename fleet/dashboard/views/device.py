@@ -63,7 +63,7 @@ def show(request: HttpRequest, name: str) -> HttpResponse:
 
 def hello_facts(device: Device) -> list[tuple[str, Any]]:
     """What the device said of itself, as words and plain values."""
-    names = ("board", "runtime", "agent", "heap_free", "flash_free", "boot", "clock")
+    names = ("board", "runtime", "agent", "heap_free", "flash_free", "flash_writes", "boot", "clock")
     return [(name, device.hello[name]) for name in names if device.hello.get(name) not in (None, "", {}, [])]
 
 

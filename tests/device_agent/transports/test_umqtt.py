@@ -152,7 +152,9 @@ def test_an_unreachable_broker_is_a_reason(device: Device) -> None:
 class Mosquitto:
     """Mosquitto with one listener; over TLS it wants a client certificate."""
 
-    def __init__(self, folder: Path, tls: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, tls: dict[str, str] | None = None, plain_port: int | None = None
+    ) -> None:
         self.port = free_port()
         self._file = folder / "mosquitto.conf"
         lines = [f"listener {self.port} 127.0.0.1", "allow_anonymous true", "set_tcp_nodelay true"]
@@ -161,6 +163,8 @@ class Mosquitto:
         if tls:
             lines += [f"certfile {tls['cert_file']}", f"keyfile {tls['key_file']}"]
             lines += [f"cafile {tls['ca_file']}", "require_certificate true"]
+        if plain_port:
+            lines.append(f"listener {plain_port} 127.0.0.1")
         self._file.write_text("\n".join(lines) + "\n")
 
     config = Broker.config

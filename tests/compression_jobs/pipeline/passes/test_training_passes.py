@@ -57,6 +57,18 @@ def test_pruned_channels_are_really_gone(studio: Studio, importance: str, float_
     assert studio.accuracy(net) > float_accuracy - 0.06
 
 
+def test_rounds_end_at_the_budget_and_a_round_below_the_floor_is_taken_back(studio: Studio) -> None:
+    full = parameters(studio.graph)
+    options = {"ratio": 0.8, "rounds": 4, "steps": 40, "rate": 1e-2}
+    budgeted = studio.export(studio.run("prune_channels", **options, parameters=full // 2))
+    assert full // 8 < parameters(budgeted) <= full // 2
+    whole = studio.export(studio.run("prune_channels", **options, floor=1.0))
+    assert parameters(whole) == full
+    lowest = studio.run("prune_channels", **options, floor=0.5)
+    assert studio.accuracy(lowest) >= 0.5
+    assert parameters(studio.export(lowest)) < full
+
+
 def test_layers_compete_for_channels_when_the_scope_is_global(studio: Studio) -> None:
     net = studio.run("prune_channels", steps=0, ratio=0.5, rounds=1, scope="global", multiple_of=2)
     widths = [w.shape[0] for w in weights_of(studio.export(net)).values()][:-1]
@@ -117,6 +129,13 @@ def test_factors_multiply_to_the_layer_at_full_energy_and_save_at_less(
     assert total_macs(graph) < total_macs(studio.graph) * 0.7
     assert len(weights_of(graph)) > len(weights_of(studio.graph))
     assert studio.accuracy(thin) > float_accuracy - 0.1
+
+
+def test_ranks_follow_a_budget_of_weights(studio: Studio) -> None:
+    full = parameters(studio.graph)
+    for budget in (0.3, 0.6):
+        left = parameters(studio.export(studio.run("factorize", steps=0, budget=budget)))
+        assert 0.6 * budget < left / full <= budget + 0.06  # biases are not in the budget
 
 
 def test_clusters_share_their_values_after_training(studio: Studio, float_accuracy: float) -> None:
