@@ -1,6 +1,7 @@
 """The wheel that people install holds everything the server needs, and works away from the checkout."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -51,6 +52,20 @@ def test_it_starts_both_commands(wheel: zipfile.ZipFile) -> None:
     text = wheel.read(entry_points).decode()
     assert "tinyfleet = fleet.cli.main:main" in text
     assert "tinyfleet-agent = device_agent.__main__:main" in text
+
+
+def test_a_device_gets_three_packages_and_no_more(wheel: zipfile.ZipFile) -> None:
+    [metadata] = [name for name in wheel.namelist() if name.endswith("dist-info/METADATA")]
+    lines = [
+        line for line in wheel.read(metadata).decode().splitlines() if line.startswith("Requires-Dist: ")
+    ]
+    asked = {
+        re.split(r"[^\w-]", line.removeprefix("Requires-Dist: "))[0]
+        for line in lines
+        if line.endswith("extra == 'agent'")
+    }
+    assert asked == {"numpy", "onnxruntime", "paho-mqtt"}
+    assert all("extra ==" in line for line in lines)  # without an extra it brings nothing
 
 
 def test_the_server_needs_nothing_of_the_checkout(wheel: zipfile.ZipFile, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ An `.npz` is a zip of `.npy` files. Both layers state sizes, and both are checke
 each other before a byte is inflated, so that neither a zip bomb nor an absurd header can take the memory.
 """
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -26,7 +27,8 @@ READ = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 SAVE_WAY = "save it with numpy.savez(path, x=..., y=...)"
 
 DAMAGE = (ValueError, OSError, EOFError, KeyError, RuntimeError, SyntaxError, TypeError, OverflowError,
-          RecursionError, MemoryError, IndexError, AttributeError, zipfile.BadZipFile, zlib.error)  # fmt: skip
+          RecursionError, MemoryError, IndexError, AttributeError, zipfile.BadZipFile, zlib.error,
+          tokenize.TokenError)  # fmt: skip
 
 
 def read_arrays(path: Path | str, wanted: Iterable[str]) -> dict[str, NDArray[Any]]:

@@ -20,7 +20,7 @@ from fleet.errors import FleetError, Forbidden, NotFound, TooLarge, Unauthentica
 from fleet.inventory import api as inventory
 from fleet.registry import api as registry
 from fleet.rollouts import api as rollouts
-from fleet.rollouts import steering_api
+from fleet.rollouts import planning_api, steering_api
 from fleet.telemetry import api as telemetry
 
 logger = logging.getLogger(__name__)
@@ -147,6 +147,7 @@ ROUTERS = (
     compression.router,
     inventory.router,
     telemetry.router,
+    planning_api.router,
     rollouts.router,
     steering_api.router,
     health.router,

@@ -12,7 +12,7 @@ from ninja.pagination import paginate
 from pydantic import AwareDatetime
 
 from fleet.inventory import services as inventory
-from fleet.rollouts import consents, offering, planning, services, strategy
+from fleet.rollouts import consents, offering, services, strategy
 from fleet.rollouts.models import Decision, Delivery, Rollout, Wave
 
 router = Router(tags=["rollouts"])
@@ -45,37 +45,11 @@ class GateOut(Schema):
     sentence: str
 
 
-class ShareOut(Schema):
-    """One device's part of a plan."""
-
-    device: str
-    target: str
-    artifact: int
-    transport_bytes: int
-    site: str
-    zone: str
-    asks: bool
-    hops: list[int]
-    takes_from: str
-    why: list[GateOut]
-
-
 class LeftOutOut(Schema):
     """A device that gets nothing, and why."""
 
     device: str
     reason: str
-
-
-class PlanOut(Schema):
-    """The dry run."""
-
-    devices: int
-    transport_bytes: int
-    waves: list[list[ShareOut]]
-    left_out: list[LeftOutOut]
-    held_back: list[str]
-    evidence: str
 
 
 class WaveOut(Schema):
@@ -212,7 +186,8 @@ def caller(request: HttpRequest) -> Any:
     return request.user
 
 
-def _named(payload: OrderIn) -> dict[str, Any]:
+def named(payload: OrderIn) -> dict[str, Any]:
+    """The rows and rules that an order names."""
     return {
         "version": services.version_of(payload.model, payload.version),
         "group": inventory.group_named(payload.group),
@@ -227,18 +202,10 @@ def strategy_schema(request: HttpRequest) -> dict[str, Any]:
     return strategy.schema()
 
 
-@router.post("/rollouts/plan", response=PlanOut)
-def plan(request: HttpRequest, payload: OrderIn) -> planning.Plan:
-    """The dry run: waves, who is left out and why, and what this fleet can show."""
-    return services.preview(caller(request), **_named(payload))
-
-
 @router.post("/rollouts", response={201: RolloutDetailOut})
 def create(request: HttpRequest, payload: RolloutIn) -> tuple[int, Rollout]:
     """A draft; `start` starts it."""
-    return 201, services.create(
-        caller(request), **_named(payload), start_at=payload.start_at, key=payload.key
-    )
+    return 201, services.create(caller(request), **named(payload), start_at=payload.start_at, key=payload.key)
 
 
 @router.get("/rollouts", response=list[RolloutOut])

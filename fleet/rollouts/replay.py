@@ -3,8 +3,9 @@
 A test plays single rollouts through `gates.evaluate` as well and finds the same answers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,9 @@ from fleet.rollouts.processes import WEIGHT_ALL, WEIGHT_SIGNALS, WEIGHT_TARGETS
 Bits = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
 
-# Cells of rollouts x devices x bets that are held at once.
+# Cells of rollouts x devices that are looked at at once, and devices of which capital is looked up at once.
 _CELLS = 4_000_000
+_BLOCK = 512
 _NEVER = 10**9
 _MAX_LOG = 300.0
 
@@ -30,6 +32,10 @@ class Course:
     targets: npt.NDArray[np.int64]
     limits: Limits
     proceeds_without_evidence: bool = True
+    # Failing devices went back by their own verdict, which stops a wave of which none is left; otherwise they could not
+    # install it.
+    own_verdict: bool = False
+    paced: bool = True
 
     @property
     def devices(self) -> int:
@@ -48,23 +54,43 @@ class Played:
     held: Bits
 
 
-def play(failed: Bits, course: Course) -> Played:
-    """All rollouts, one row each; `failed` says of every device, in the plan's order, whether it would fail."""
-    parts = [_play_some(rows, course) for rows in _chunks(failed)]
+@dataclass(frozen=True)
+class Clock:
+    """Told what each of the rollouts at hand does, to say how long it takes.
+
+    asked: the marked rollouts ask devices from the first to the second number, and all answer. passed: the marked ones
+    come to the end of a wave of so many devices, and soak.
+    """
+
+    asked: Callable[[Bits, Counts, Counts], None]
+    passed: Callable[[Bits, Counts], None]
+
+
+def play(failed: Bits, course: Course, clocks: Callable[[int], Clock] | None = None) -> Played:
+    """All rollouts, one row each; `failed` says of every device, in the plan's order, whether it would fail.
+
+    `clocks` makes a clock for so many rollouts at a time.
+    """
+    mixture = _Mixture(course)
+    parts = [
+        _play_some(rows, course, mixture, clocks(len(rows)) if clocks else None) for rows in _chunks(failed)
+    ]
     return Played(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _chunks(failed: Bits) -> Iterator[Bits]:
-    size = max(1, _CELLS // (len(betting.ABOVE_WEIGHTS) * max(1, failed.shape[1])))
+    size = max(1, _CELLS // max(1, failed.shape[1]))
     for start in range(0, len(failed), size):
         yield failed[start : start + size]
 
 
-def _play_some(failed: Bits, course: Course) -> tuple[Bits, Counts, Counts, Counts, Bits]:
+def _play_some(
+    failed: Bits, course: Course, mixture: "_Mixture", clock: Clock | None
+) -> tuple[Bits, Counts, Counts, Counts, Bits]:
     total = failed.cumsum(axis=1, dtype=np.int32)
-    table = _Table.of(course.limits, course.devices)
-    state = _State(len(failed), course)
-    stop_at = _first(_stops(failed, total, course, table))
+    table = _Table.of(course)
+    state = _State(len(failed), course, clock)
+    stop_at = mixture.stop_at(failed)
     pass_at = _first(total <= table.passes[None, 1:])
     while not state.over.all():
         state.look(total, stop_at, pass_at, table)
@@ -74,13 +100,23 @@ def _play_some(failed: Bits, course: Course) -> tuple[Bits, Counts, Counts, Coun
 class _State:
     """Where each rollout stands."""
 
-    def __init__(self, rollouts: int, course: Course) -> None:
-        self.course = course
+    def __init__(self, rollouts: int, course: Course, clock: Clock | None) -> None:
+        self.course, self.clock = course, clock
         self.ends = np.array(course.ends)
         self.goal = np.full(rollouts, self.ends[0])
-        self.asked = pace.parts(np.zeros(rollouts, dtype=np.int64), self.goal, np.zeros(rollouts, dtype=bool))
         self.over, self.stopped, self.held = (np.zeros(rollouts, dtype=bool) for _ in range(3))
-        self.looks, self.waves = (np.zeros(rollouts, dtype=np.int64) for _ in range(2))
+        self.asked, self.looks, self.waves, self.began = (
+            np.zeros(rollouts, dtype=np.int64) for _ in range(4)
+        )
+        self._ask(self.held)
+
+    def _ask(self, proven: Bits) -> None:
+        """The next part of those that are not over."""
+        n = self.asked
+        going = pace.parts(n, self.goal, proven) if self.course.paced else self.goal
+        self.asked = np.where(self.over, n, going)
+        if self.clock is not None:
+            self.clock.asked(~self.over, n, self.asked)
 
     def look(self, total: npt.NDArray[np.int32], stop_at: Counts, pass_at: Counts, table: "_Table") -> None:
         """One look at every rollout that is not over, and what it asks next."""
@@ -91,6 +127,12 @@ class _State:
         stop = going & ((stop_at <= n) | unsafe)
         self.looks += going
         wave_over = going & ~stop & (n >= self.goal)
+        if self.clock is not None:
+            self.clock.passed(wave_over, n - self.began)
+        if self.course.own_verdict:
+            before = np.where(self.began > 0, total[np.arange(len(n)), self.began - 1], 0)
+            nobody = wave_over & (seen - before == n - self.began)
+            stop, wave_over = stop | nobody, wave_over & ~nobody
         proven = pass_at <= n
         can_show = self.course.devices - n >= table.missing(n, seen)
         extend = wave_over & ~proven & can_show
@@ -103,27 +145,25 @@ class _State:
         self.goal = np.where(extend, grown, np.where(onward, following, self.goal))
         self.stopped |= stop
         self.over |= stop | (going & (n >= self.course.devices))
-        self.asked = np.where(self.over, n, pace.parts(n, self.goal, proven))
+        self.began = np.where(onward, n, self.began)
+        self._ask(proven)
 
 
 @dataclass(frozen=True)
 class _Table:
-    """For n devices: failures that stop, failures up to which E_ok passes, and how many clean ones are missing."""
+    """For n devices: failures up to which E_ok passes, and how many clean ones are missing."""
 
-    stops: Counts
     passes: Counts
     logs: tuple[betting.Array, betting.Array, betting.Array, float]
 
     @classmethod
-    def of(cls, limits: Limits, most: int) -> "_Table":
-        """By walking along each boundary."""
-        stop_logs = _bets(betting.stakes_above(limits.p0, limits.p1), limits.p0, 1.0)
+    def of(cls, course: Course) -> "_Table":
+        """By walking along the boundary."""
+        limits = course.limits
         pass_logs = _bets(betting.stakes_below(limits.p1), limits.p1, -1.0)
-        mixed = np.log(np.array(betting.ABOVE_WEIGHTS))
         even = np.log(np.full(len(pass_logs[0]), 1 / len(pass_logs[0])))
-        stops = _walk_up(*stop_logs, mixed, np.log(1 / limits.alpha), most)
-        passes = _walk_down(*pass_logs, even, np.log(1 / limits.beta), most)
-        return cls(stops, passes, (*pass_logs, even, float(np.log(1 / limits.beta))))
+        passes = _pass_table(limits.p1, limits.beta, course.devices)
+        return cls(passes, (*pass_logs, even, float(np.log(1 / limits.beta))))
 
     def missing(self, n: Counts, failed: npt.NDArray[np.int32]) -> Counts:
         """How many clean devices would still take E_ok to its boundary."""
@@ -166,29 +206,77 @@ def _walk_down(
     return found
 
 
-def _stops(failed: Bits, total: npt.NDArray[np.int32], course: Course, table: _Table) -> Bits:
-    """Where the mixture of all stopping gates has reached its boundary, device by device."""
-    limits, kinds = course.limits, np.unique(course.targets)
-    if len(kinds) == 1 and not limits.tolerated:
-        return total >= table.stops[None, 1:]
-    weights = [WEIGHT_ALL, *([WEIGHT_TARGETS / len(kinds)] * len(kinds) if len(kinds) > 1 else [])]
-    # Gates on measured differences hold their share of alpha; what they may add is left out.
-    whole = sum(weights) + (WEIGHT_SIGNALS if limits.tolerated else 0.0)
-    masks = [np.ones(course.devices, dtype=bool), *(course.targets == kind for kind in kinds)]
-    mixed = np.zeros(failed.shape)
-    for weight, mask in zip(weights, masks, strict=False):
-        mixed += weight / whole * _capital(failed & mask, mask, limits)
-    stops: Bits = mixed >= 1 / limits.alpha
-    return stops
+def _weights(course: Course) -> list[float]:
+    """Shares of alpha: all devices together, then each target; what measured differences may add is left out."""
+    kinds = len(np.unique(course.targets))
+    weights = [WEIGHT_ALL, *([WEIGHT_TARGETS / kinds] * kinds if kinds > 1 else [])]
+    whole = sum(weights) + (WEIGHT_SIGNALS if course.limits.tolerated else 0.0)
+    return [weight / whole for weight in weights]
 
 
-def _capital(failed: Bits, mask: Bits, limits: Limits) -> betting.Array:
-    bad, good = _bets(betting.stakes_above(limits.p0, limits.p1), limits.p0, 1.0)
-    k, n = failed.cumsum(axis=1, dtype=np.int32), mask.cumsum(dtype=np.int32)
-    capital = np.zeros(failed.shape)
-    for weight, lost, won in zip(betting.ABOVE_WEIGHTS, bad, good, strict=True):
-        capital += weight * np.exp(np.minimum(k * lost + (n - k) * won, _MAX_LOG))
-    return capital
+class _Mixture:
+    """Where the mixture of all stopping gates reaches its boundary; capital is looked up, because it depends on counts only."""
+
+    def __init__(self, course: Course) -> None:
+        kinds = np.unique(course.targets)
+        self.limits, self.devices, self.weights = course.limits, course.devices, _weights(course)
+        self.masks = [np.ones(course.devices, dtype=bool)]
+        self.masks += [course.targets == kind for kind in kinds] if len(kinds) > 1 else []
+        self.places = [mask.cumsum(dtype=np.int64) for mask in self.masks]
+        self._capital: dict[tuple[int, int], betting.Array] = {}
+
+    def stop_at(self, failed: Bits) -> Counts:
+        """Number of devices at which each rollout crosses; rollouts that have crossed are not looked at further."""
+        found = np.full(len(failed), _NEVER)
+        rows = np.arange(len(failed))
+        carry = np.zeros((len(self.masks), len(failed)), dtype=np.int64)
+        for start in range(0, self.devices, _BLOCK):
+            hit, carry = self._block(failed[rows, start : start + _BLOCK], start, carry)
+            crossed = hit.any(axis=1)
+            found[rows[crossed]] = start + hit[crossed].argmax(axis=1) + 1
+            rows, carry = rows[~crossed], carry[:, ~crossed]
+            if not len(rows):
+                break
+        return found
+
+    def _block(self, failed: Bits, start: int, carry: Counts) -> tuple[Bits, Counts]:
+        mixed = np.zeros(failed.shape)
+        columns = np.arange(failed.shape[1])
+        after = np.empty_like(carry)
+        for number, mask in enumerate(self.masks):
+            counts = failed & mask[start : start + _BLOCK]
+            k = carry[number][:, None] + counts.cumsum(axis=1)
+            after[number] = k[:, -1]
+            table = self._table(number, start)
+            mixed += table[np.minimum(k, len(table) - 1), columns]
+        hit: Bits = mixed >= 1 / self.limits.alpha
+        return hit, after
+
+    def _table(self, number: int, start: int) -> betting.Array:
+        """Weighted capital by failures (rows) and device (columns); the last row has crossed by itself."""
+        if (number, start) not in self._capital:
+            limits, weight = self.limits, self.weights[number]
+            n = self.places[number][start : start + _BLOCK]
+            alone = _stop_table(limits.p0, limits.p1, limits.alpha * weight, len(self.masks[0]))
+            k = np.arange(min(int(alone[n].max(initial=0)), int(n.max(initial=0))) + 1)[:, None]
+            bad, good = _bets(betting.stakes_above(limits.p0, limits.p1), limits.p0, 1.0)
+            logs = k[..., None] * bad + (n[None, :] - k)[..., None] * good
+            capital = np.exp(np.minimum(logs, _MAX_LOG)) @ np.array(betting.ABOVE_WEIGHTS)
+            self._capital[number, start] = weight * capital
+        return self._capital[number, start]
+
+
+@lru_cache(maxsize=32)
+def _stop_table(p0: float, p1: float, alpha: float, most: int) -> Counts:
+    bets = _bets(betting.stakes_above(p0, p1), p0, 1.0)
+    return _walk_up(*bets, np.log(np.array(betting.ABOVE_WEIGHTS)), float(np.log(1 / alpha)), most)
+
+
+@lru_cache(maxsize=32)
+def _pass_table(p1: float, beta: float, most: int) -> Counts:
+    bets = _bets(betting.stakes_below(p1), p1, -1.0)
+    even = np.log(np.full(len(bets[0]), 1 / len(bets[0])))
+    return _walk_down(*bets, even, float(np.log(1 / beta)), most)
 
 
 def _first(crossed: Bits) -> Counts:

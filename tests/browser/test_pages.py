@@ -45,6 +45,7 @@ PAGES = {
     "rollout": "/rollouts/3/",
     "rolled-back": "/rollouts/2/",
     "wizard": f"/rollouts/new/?{DRY_RUN}",
+    "simulation": f"/rollouts/simulate/?{DRY_RUN}&failing=10&own_verdict=on&rollouts=200",
     "telemetry": "/telemetry/",
     "enrolment": "/enrolment/",
     "account": "/account/",

@@ -4,8 +4,9 @@ from typing import Any
 
 from django import forms
 
+from fleet.dashboard.forms.conditions import ConditionsForm
 from fleet.dashboard.forms.registry import VersionChoice
-from fleet.dashboard.forms.styling import ModelChoice, StyledForm
+from fleet.dashboard.forms.styling import ModelChoice
 from fleet.inventory.models import DeviceGroup
 from fleet.registry.models import CheckState, ModelVersion
 
@@ -24,7 +25,7 @@ class GroupChoice(ModelChoice):
         return f"{obj.name} · {obj.rule or 'by hand'}"
 
 
-class RolloutForm(StyledForm):
+class RolloutForm(ConditionsForm):
     """What goes where, in which waves, on which evidence."""
 
     version = VersionChoice(queryset=ModelVersion.objects.none(), empty_label=None)
@@ -85,7 +86,23 @@ class RolloutForm(StyledForm):
             "trial": {name: data[name] for name in ("min_inferences", "min_labelled", "max_seconds")},
             "when_evidence_runs_out": data["when_evidence_runs_out"] or None,
             "require_approval": data["require_approval"],
+            **self.conditions(),
         }
+
+    @property
+    def main_fields(self) -> list[Any]:
+        """What everybody fills in."""
+        return [self[name] for name in self.fields if name not in ConditionsForm.base_fields]
+
+    @property
+    def further_fields(self) -> list[Any]:
+        """Who, when, how fast."""
+        return [self[name] for name in ConditionsForm.base_fields]
+
+    @property
+    def is_further(self) -> bool:
+        """Whether any of the further fields is filled in or wrong."""
+        return any(field.errors or field.data for field in self.further_fields) if self.is_bound else False
 
 
 def _size(text: str) -> int | str:

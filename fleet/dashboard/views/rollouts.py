@@ -17,7 +17,7 @@ from fleet.dashboard.filters import RolloutFilter
 from fleet.dashboard.steering import Asked
 from fleet.dashboard.tables import RolloutTable
 from fleet.dashboard.words import plural
-from fleet.rollouts import services
+from fleet.rollouts import consents, offering, services
 from fleet.rollouts.models import Delivery, Rollout, Wave
 from fleet.rollouts.strategy import Strategy
 
@@ -101,9 +101,25 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
         "exposed": services.exposed(rollout),
         "decisions": rollout.decisions.select_related("decided_by", "wave")[:50],
         "deliveries": [(d, progress.evidence_words(d.evidence)) for d in deliveries[:SHOWN_DELIVERIES]],
+        "waiting": offering.why_waiting(rollout, timezone.now()),
+        "asking": rollout.deliveries.filter(
+            consent=Delivery.Consent.WANTED, state=Delivery.State.PENDING
+        ).select_related("device")[:SHOWN_DELIVERIES],
         "strategy": Strategy.model_validate(rollout.strategy),
     }
     return render(request, "dashboard/pages/rollout.html", context)
+
+
+@page("POST", role=Role.OPERATOR)
+def consent(request: HttpRequest, pk: int, name: str) -> HttpResponse:
+    """What the owner of a device that asks has said."""
+    rollout, said = services.rollout_by_id(pk), request.POST.get("answer", "")
+    attempt(
+        request,
+        lambda: consents.answer(reader(request), rollout, name, said, timezone.now()),
+        f"{name}: {said}.",
+    )
+    return redirect("dashboard:rollout", pk)
 
 
 @page("POST", role=Role.OPERATOR)

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils import timezone
 
 from fleet.accounts.roles import Role
 from fleet.dashboard.access import page, reader
@@ -11,7 +12,7 @@ from fleet.dashboard.forms.rollout import RolloutForm
 from fleet.errors import FleetError, Forbidden
 from fleet.inventory.models import DeviceGroup
 from fleet.registry.models import Artifact
-from fleet.rollouts import services
+from fleet.rollouts import experience, services, strategy
 from fleet.rollouts.planning import Plan
 
 
@@ -35,6 +36,7 @@ def show(request: HttpRequest) -> HttpResponse:
         "section": "rollouts",
         "form": form,
         "plan": plan,
+        "outlook": experience.outlook(plan, strategy.read(form.rules()), timezone.now()) if plan else None,
         "waves": _waves(plan) if plan else [],
         "ready": form.fields["version"].queryset.exists() and DeviceGroup.objects.exists(),  # type: ignore[attr-defined]
     }

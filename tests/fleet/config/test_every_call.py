@@ -28,7 +28,7 @@ ROOT = "/api/v1"
 # A device shows a token of its own; health tells nothing that must be hidden.
 OPEN = {"/enrol", "/health", "/blobs/{sha256}"}
 # What every user may do: manage tokens of their own, and look at what a rollout would do.
-OWN = {"/tokens", "/tokens/{token_id}", "/rollouts/plan"}
+OWN = {"/tokens", "/tokens/{token_id}", "/rollouts/plan", "/rollouts/simulate"}
 ORDER = {"model": "m", "version": 1, "group": "g"}
 BODIES: dict[str, Any] = {
     "/models/{slug}/versions/{number}/recall": {"reason": "tests"},
@@ -55,6 +55,7 @@ BODIES: dict[str, Any] = {
     "/groups/{slug}/devices": {"devices": []},
     "/enrolment-tokens": {"target": "raspberry-pi-4"},
     "/rollouts": ORDER,
+    "/rollouts/simulate": ORDER,
     "/rollouts/{rollout_id}/abort": {"mode": "keep"},
     "/rollouts/{rollout_id}/devices/{device}/consent": {"answer": "now"},
 }

@@ -184,3 +184,48 @@ def group() -> DeviceGroup:
 def takers() -> list[Device]:
     """The devices that can take the artifact."""
     return list(Device.objects.exclude(name="other"))
+
+
+def test_the_dry_run_says_what_the_gates_can_catch(artifact: Artifact, login: Login) -> None:
+    """Three devices cannot catch much, and the page says so."""
+    page = login(Role.OPERATOR).get(WIZARD, {"dry": "1", **form(artifact)}).content.decode()
+    assert "These waves cannot reliably catch a version that fails on 10% of devices" in page
+    assert "the only one left" in page, "why this artifact"
+
+
+def test_further_fields_reach_the_plan(artifact: Artifact, login: Login) -> None:
+    """Who, and what is wrong with a cron expression."""
+    client = login(Role.OPERATOR)
+    plan = client.get(WIZARD, {"dry": "1", **form(artifact), "exclude": "name=two"}).context["plan"]
+    assert {share.device for share in plan.shares} == {"one", "three"}
+    page = client.get(WIZARD, {"dry": "1", **form(artifact), "window_cron": "61 * * * *"}).content.decode()
+    assert "is no cron expression" in page
+
+
+def test_the_simulation_draws_what_became_of_the_rollouts(artifact: Artifact, login: Login) -> None:
+    """Every device fails: the first one stops it."""
+    client = login(Role.VIEWER)
+    told = {"dry": "1", **form(artifact), "failing": "100", "own_verdict": "on", "rollouts": "200"}
+    answer = client.get(reverse("dashboard:rollout-simulate"), told)
+    assert "is stopped in 100.0 % of rollouts" in answer.content.decode()
+    assert all(chart.option for chart in answer.context["charts"].values())
+    table = client.get(reverse("dashboard:rollout-simulate"), {**told, "csv": "exposed"}).content.decode()
+    assert table.startswith("\ufeffdevices exposed, from") or "devices exposed, from" in table
+
+
+def test_an_owner_answers_on_the_page(artifact: Artifact, login: Login) -> None:
+    """Tonight."""
+    one = Rollout.objects.create(
+        version=artifact.version, group=group(), strategy={}, state=Rollout.State.RUNNING
+    )
+    wave = Wave.objects.create(rollout=one, number=1, state=Wave.State.RUNNING)
+    delivery = Delivery.objects.create(
+        rollout=one, wave=wave, device=Device.objects.get(name="one"), artifact=artifact, consent="wanted"
+    )
+    client = login(Role.OPERATOR)
+    assert (
+        "Waiting for their owners" in client.get(reverse("dashboard:rollout", args=[one.pk])).content.decode()
+    )
+    client.post(reverse("dashboard:rollout-consent", args=[one.pk, "one"]), {"answer": "tonight"})
+    delivery.refresh_from_db()
+    assert delivery.consent == "tonight"

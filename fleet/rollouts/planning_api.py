@@ -1,0 +1,148 @@
+"""REST: dry runs and simulations of rollouts that do not exist yet."""
+
+from typing import Annotated, Any
+
+import numpy as np
+from django.http import HttpRequest
+from django.utils import timezone
+from ninja import Field, Router, Schema
+
+from fleet.rollouts import experience, forecast, services, simulation, strategy
+from fleet.rollouts.api import GateOut, LeftOutOut, OrderIn, caller, named
+
+router = Router(tags=["rollouts"])
+
+
+class ShareOut(Schema):
+    """One device's part of a plan."""
+
+    device: str
+    target: str
+    artifact: int
+    transport_bytes: int
+    site: str
+    zone: str
+    asks: bool
+    hops: list[int]
+    takes_from: str
+    why: list[GateOut]
+
+
+class PowerOut(Schema):
+    """What happens to a version that fails on this share of devices."""
+
+    failing: float
+    stopped: float
+    held: float
+    exposed: float
+    hours: float
+
+
+class ForecastOut(Schema):
+    """Hours from start to end (10 %, half and 90 % of simulated rollouts), and what the gates can catch."""
+
+    hours_low: float
+    hours: float
+    hours_high: float
+    false_stops: float
+    power: list[PowerOut]
+    sentence: str
+    warning: str
+    n: int
+
+
+class PlanOut(Schema):
+    """The dry run."""
+
+    devices: int
+    transport_bytes: int
+    waves: list[list[ShareOut]]
+    left_out: list[LeftOutOut]
+    held_back: list[str]
+    evidence: str
+    forecast: ForecastOut | None
+
+
+class SimulationIn(OrderIn):
+    """What is true of the version, and how often it is played."""
+
+    failing: Annotated[float, Field(ge=0, le=1, description="Share of devices on which it fails.")] = 0.0
+    by_target: Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], Field(max_length=100)] = {}
+    own_verdict: Annotated[
+        bool, Field(description="The trial on the device finds it worse; otherwise it cannot be installed.")
+    ] = True
+    rollouts: Annotated[int, Field(ge=1, le=simulation.MOST_ROLLOUTS)] = 2000
+    seed: Annotated[int, Field(ge=0, le=2**31)] = 0
+
+
+class BinOut(Schema):
+    """How many simulated rollouts lie between two values."""
+
+    low: float
+    high: float
+    n: int
+
+
+class SpreadOut(Schema):
+    """A distribution: three quantiles and its histogram."""
+
+    q10: float
+    q50: float
+    q90: float
+    histogram: list[BinOut]
+
+
+class SimulationOut(Schema):
+    """What became of the simulated rollouts."""
+
+    n: int
+    devices: int
+    failing: float
+    stopped: float
+    held: float
+    missed: float
+    false_stops: float
+    exposed: SpreadOut
+    hours: SpreadOut
+    bytes: SpreadOut
+
+
+@router.post("/rollouts/plan", response=PlanOut)
+def plan(request: HttpRequest, payload: OrderIn) -> dict[str, Any]:
+    """The dry run: waves, who is left out and why, how long it takes, and what this fleet can show."""
+    made = services.preview(caller(request), **named(payload))
+    found = experience.outlook(made, strategy.read(payload.strategy), timezone.now())
+    shown = ("devices", "transport_bytes", "waves", "left_out", "held_back", "evidence")
+    return {name: getattr(made, name) for name in shown} | {"forecast": found}
+
+
+@router.post("/rollouts/simulate", response=SimulationOut)
+def simulate(request: HttpRequest, payload: SimulationIn) -> dict[str, Any]:
+    """Play the plan again and again on the real inventory, with a version that fails as stated, and with a good one."""
+    made = services.preview(caller(request), **named(payload))
+    rules = strategy.read(payload.strategy)
+    fleet = experience.fleet_of(made, timezone.now())
+    truth = simulation.Truth(payload.failing, payload.by_target, payload.own_verdict)
+    found, good = (
+        simulation.simulate(made, fleet, each, rules=rules, rollouts=payload.rollouts, seed=payload.seed)
+        for each in (truth, simulation.Truth(rules.p0))
+    )
+    return {
+        "n": found.n,
+        "devices": made.devices,
+        "failing": payload.failing,
+        "stopped": forecast.share_of(found.stopped),
+        "held": forecast.share_of(found.held & ~found.stopped),
+        "missed": found.missed,
+        "false_stops": forecast.share_of(good.stopped),
+        "exposed": spread(found.exposed),
+        "hours": spread(found.seconds / 3600),
+        "bytes": spread(found.bytes),
+    }
+
+
+def spread(values: Any) -> dict[str, Any]:
+    """A distribution in numbers."""
+    low, middle, high = (float(q) for q in np.quantile(values, (0.1, 0.5, 0.9)))
+    bins = [{"low": a, "high": b, "n": n} for a, b, n in simulation.histogram(values)]
+    return {"q10": low, "q50": middle, "q90": high, "histogram": bins}

@@ -1,0 +1,95 @@
+"""Simulations and forecasts: what they promise is what the gates do."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fleet.rollouts.choice import Offer
+from fleet.rollouts.forecast import forecast
+from fleet.rollouts.planning import Candidate, Plan, plan
+from fleet.rollouts.simulation import Fleet, Simulated, Truth, simulate
+from fleet.rollouts.strategy import Strategy
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+FLEET = Fleet(NOON, {"pi-4": 100.0})
+OFFERS = {"pi-4": [Offer(1, "a" * 64, 1000, 800)], "pi-5": [Offer(2, "b" * 64, 2000, 1600)]}
+
+
+def rules(**parts: Any) -> Strategy:
+    """A strategy."""
+    return Strategy.model_validate(parts)
+
+
+def made(size: int, strategy: Strategy, **labels: str) -> Plan:
+    """A plan for devices of one target."""
+    return plan([Candidate(f"d{n}", "pi-4", facts=labels) for n in range(size)], OFFERS, strategy, "s")
+
+
+def played(
+    size: int, failing: float, fleet: Fleet = FLEET, labels: dict[str, str] | None = None, **parts: Any
+) -> Simulated:
+    """A hundred rollouts."""
+    strategy = rules(**parts)
+    return simulate(made(size, strategy, **labels or {}), fleet, Truth(failing), rules=strategy, rollouts=100)
+
+
+def test_a_perfect_version_reaches_everybody_and_a_broken_one_only_the_first() -> None:
+    """The ends of the scale."""
+    good, broken = played(60, 0.0), played(60, 1.0)
+    assert (good.stopped.mean(), good.exposed.min(), good.bytes.max()) == (0, 60, 60 * 800)
+    assert (broken.stopped.mean(), broken.exposed.max(), broken.missed) == (1, 1, 0)
+
+
+def test_only_one_target_is_bad() -> None:
+    """Its own gate finds it, and the same seed gives the same."""
+    strategy = rules(waves=["100%"])
+    both = plan([Candidate(f"d{n}", f"pi-{4 + n % 2}") for n in range(80)], OFFERS, strategy, "s")
+    truth = Truth(0.0, {"pi-5": 0.6})
+    first = simulate(both, FLEET, truth, rules=strategy, rollouts=200)
+    assert first.stopped.mean() > 0.95
+    again = simulate(both, FLEET, truth, rules=strategy, rollouts=200)
+    assert np.array_equal(first.exposed, again.exposed)
+
+
+@pytest.mark.parametrize(
+    ("parts", "least_hours"),
+    [
+        ({"window": {"cron": "0 2 * * *", "minutes": 60}}, 14),
+        ({"soak_seconds": 7200, "waves": [1, "100%"]}, 4),
+        ({"rate": {"per_minute": 1, "factor": 1}, "waves": ["100%"], "paced": False}, 0.9),
+    ],
+)
+def test_conditions_lengthen_it(parts: dict[str, Any], least_hours: float) -> None:
+    """A window at night, soaks, a rate of one a minute."""
+    free = played(60, 0.0, soak_seconds=0)
+    held = played(60, 0.0, **{"soak_seconds": 0, **parts})
+    assert np.median(held.seconds) / 3600 > least_hours
+    assert np.median(free.seconds) < np.median(held.seconds)
+
+
+def test_a_site_budget_takes_days_and_devices_that_are_away_their_time_out() -> None:
+    """Ten devices a day of sixty."""
+    budget = played(60, 0.0, labels={"site": "pier"}, budgets={"site_bytes_per_day": 8000})
+    assert np.median(budget.seconds) > 4 * 86_400
+    away = played(60, 0.0, Fleet(NOON, away=0.5), delivery_timeout_s=7200)
+    assert np.median(away.seconds) > 2 * 7200
+
+
+def test_a_small_fleet_is_warned_in_words_and_a_large_one_is_not() -> None:
+    """Power, and the smallest rate that is caught."""
+    small = forecast(made(6, rules()), FLEET, rules())
+    large = forecast(made(400, rules()), FLEET, rules())
+    assert small is not None
+    assert large is not None
+    assert (
+        "These waves cannot reliably catch a version that fails on 10% of devices: 6 devices" in small.warning
+    )
+    assert "only 50% or more would be" in small.warning
+    assert (large.warning, large.false_stops <= 0.05) == ("", True)
+    assert "is stopped in" in large.sentence
+    assert "hours" in large.sentence or "minutes" in large.sentence
+    stopped = [line.stopped for line in large.power]
+    assert stopped == sorted(stopped), "the worse, the surer"
+    assert forecast(Plan(), FLEET, rules()) is None
