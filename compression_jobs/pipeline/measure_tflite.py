@@ -50,13 +50,13 @@ class TfliteMicro:
     """TFLM's reference kernels in an arena of this process."""
 
     def __init__(self, artifact: Path) -> None:
-        # There are wheels for Linux on x86-64 only; the other runtimes are measured without it.
+        # Few platforms have a wheel of it; the other runtimes are measured without.
         try:
             from tflite_micro.python.tflite_micro import runtime as tflm
         except ImportError as error:
             raise Refused(
                 "TensorFlow Lite Micro is not installed here",
-                remedy="measure on Linux with an x86-64 processor",
+                remedy="pip install tflite-micro, or choose other targets",
             ) from error
         try:
             self._interpreter = tflm.Interpreter.from_file(str(artifact), arena_size=ARENA_BYTES)
