@@ -20,6 +20,7 @@ from fleet.rollouts import (
     offering,
     preparation,
     progress,
+    retries,
     states,
     strategy,
 )
@@ -68,7 +69,7 @@ def step(rollout: Rollout, now: datetime) -> int:
     work += deliveries.offer(rollout.deliveries.filter(kind=Delivery.Kind.ROLL_BACK), now)
     work += joiners.take_in(rollout, now)
     if rollout.state == Rollout.State.RUNNING:
-        return work + _step_wave(rollout, now)
+        return work + retries.go_on(rollout, now) + _step_wave(rollout, now)
     if rollout.state == Rollout.State.ROLLING_BACK:
         work += _finish_way_back(rollout, now)
     return work
