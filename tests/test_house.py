@@ -134,6 +134,13 @@ def test_no_machine_path_stands_in_the_project() -> None:
     assert found == ["tests/test_house.py"] or found == []
 
 
+def test_the_sample_of_thorough_variants_names_tests_that_exist() -> None:
+    named = re.findall(r"(tests/[\w/]+\.py)::(\w+)", (ROOT / "Makefile").read_text())
+    assert named
+    gone = [f"{path}::{name}" for path, name in named if f"def {name}(" not in (ROOT / path).read_text()]
+    assert gone == []
+
+
 def test_readme_lists_every_environment_variable() -> None:
     from fleet.config.environment import VARIABLES
 

@@ -54,11 +54,7 @@ def _output_scale(content: bytes, facts: dict[str, Any]) -> dict[str, Any] | Non
     """Scale and zero point of the first output, before it is made real numbers; None for float models."""
     if not facts["quantised"]:
         return None
-    try:
-        model = read(content)
-    except Refused:  # several subgraphs: then only an output that is an integer itself is known
-        port = facts["outputs"][0]
-        return None if port["scale"] is None else {"scale": port["scale"], "zero_point": port["zero_point"]}
+    model = read(content)
     index = model.outputs[0]
     makers = [node for node in model.nodes if index in node.outputs and node.kind == "DEQUANTIZE"]
     tensor = model.tensors[makers[0].inputs[0] if makers else index]

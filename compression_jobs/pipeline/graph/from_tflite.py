@@ -31,6 +31,10 @@ def _imported(model: TfliteModel) -> q.QuantGraph:
         [f"{node.label}: {node.kind} has no int8 form here" for node in nodes if node.kind not in HANDLERS],
         REMEDY,
     )
+    if model.subgraphs > 1:
+        raise Refused(
+            f"the model has {model.subgraphs} subgraphs", remedy="convert it without control flow and state"
+        )
     importer = Importer(model, nodes)
     problems = importer.open_edges()
     for node in importer.inner_nodes():
@@ -51,4 +55,6 @@ def _imported(model: TfliteModel) -> q.QuantGraph:
 
 
 def _is_shape_arithmetic(model: TfliteModel, node: Node) -> bool:
-    return all(model.tensors[index].dtype in SHAPE_ARITHMETIC for index in node.outputs)
+    return bool(node.outputs) and all(
+        model.tensors[index].dtype in SHAPE_ARITHMETIC for index in node.outputs
+    )

@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph import facts_tflite as facts
+from compression_jobs.pipeline.graph.graph import FREE
 from compression_jobs.pipeline.graph.limits import MAX_MODEL_BYTES
 
 DTYPES = {"int8": "<i1", "uint8": "<u1", "int32": "<i4", "float32": "<f4"}
@@ -45,16 +46,17 @@ class Node:
 
 @dataclass(frozen=True)
 class TfliteModel:
-    """The one subgraph of a file."""
+    """The first subgraph of a file, and how many there are."""
 
     tensors: list[Stored]
     nodes: list[Node]
     inputs: list[int]
     outputs: list[int]
+    subgraphs: int
 
 
 def read(content: bytes) -> TfliteModel:
-    """The records of a file; raises Refused when it is damaged or has several subgraphs."""
+    """The records of a file; raises Refused when it is damaged."""
     if len(content) > MAX_MODEL_BYTES:
         raise Refused(f"the model has {len(content)} bytes; at most {MAX_MODEL_BYTES} are accepted")
     if content[4:8] != facts.IDENTIFIER:
@@ -67,11 +69,8 @@ def read(content: bytes) -> TfliteModel:
 
 def _read(content: bytes) -> TfliteModel:
     model = schema.Model.GetRootAs(content, 0)
-    if model.SubgraphsLength() != 1:
-        raise Refused(
-            f"the model has {model.SubgraphsLength()} subgraphs",
-            remedy="convert it without control flow and state",
-        )
+    if not 1 <= model.SubgraphsLength() <= facts.MAX_SUBGRAPHS:
+        raise Refused(facts.DAMAGED + f": it has {model.SubgraphsLength()} subgraphs")
     graph = model.Subgraphs(0)
     known = facts.tensors(model, graph)
     stored = [_stored(model, graph.Tensors(index), each) for index, each in enumerate(known)]
@@ -84,7 +83,8 @@ def _read(content: bytes) -> TfliteModel:
         for length, at in ((graph.InputsLength(), graph.Inputs), (graph.OutputsLength(), graph.Outputs))
     ]
     _refuse_dangling(len(stored), nodes, ends)
-    return TfliteModel(stored, nodes, *ends)
+    inputs, outputs = ends
+    return TfliteModel(stored, nodes, inputs, outputs, model.SubgraphsLength())
 
 
 def _refuse_dangling(count: int, nodes: list[Node], ends: list[list[int]]) -> None:
@@ -103,16 +103,20 @@ def _stored(model: Any, tensor: Any, known: facts.TensorFacts) -> Stored:
         if quantization.ZeroPointLength():
             zero_points = quantization.ZeroPointAsNumpy().astype(np.int64)
         axis = int(quantization.QuantizedDimension())
+    # A batch that is free has one row here, as on devices.
+    shape = tuple(1 if size == FREE else size for size in known.shape)
     return Stored(
-        known.name, known.dtype, known.shape, _values(model, tensor, known), scales, zero_points, axis
+        known.name, known.dtype, shape, _values(model, tensor, known, shape), scales, zero_points, axis
     )
 
 
-def _values(model: Any, tensor: Any, known: facts.TensorFacts) -> npt.NDArray[Any] | None:
+def _values(
+    model: Any, tensor: Any, known: facts.TensorFacts, shape: tuple[int, ...]
+) -> npt.NDArray[Any] | None:
     if not known.constant or known.dtype not in DTYPES:
         return None
     data = model.Buffers(tensor.Buffer()).DataAsNumpy()
-    return np.frombuffer(data.tobytes(), DTYPES[known.dtype]).reshape(known.shape)
+    return np.frombuffer(data.tobytes(), DTYPES[known.dtype]).reshape(shape)
 
 
 def _node(operator: Any, position: int, known: facts.OperatorFacts) -> Node:

@@ -81,6 +81,37 @@ def old_codes(model: Any) -> None:
         code.builtinCode = 0
 
 
+def free_batch(model: Any) -> None:
+    """Keras leaves the batch open, and the shape of what is flattened is put together on the way."""
+    graph = model.subgraphs[0]
+    for tensor in graph.tensors:
+        if tensor.type == TYPE.INT8 and model.buffers[tensor.buffer].data is None:
+            tensor.shapeSignature = [-1, *list(tensor.shape)[1:]]
+    for reshape in of_kind(model, OP.RESHAPE):
+        sizes = [number(model, size) for size in graph.tensors[reshape.outputs[0]].shape]
+        made = schema.TensorT()
+        made.name, made.shape, made.type, made.buffer = "shape", [len(sizes)], TYPE.INT32, 0
+        graph.tensors.append(made)
+        pack = operator(model, OP.PACK, sizes, [len(graph.tensors) - 1])
+        pack.builtinOptions, pack.builtinOptionsType = (
+            schema.PackOptionsT(),
+            schema.BuiltinOptions.PackOptions,
+        )
+        pack.builtinOptions.valuesCount = len(sizes)
+        graph.operators.insert(graph.operators.index(reshape), pack)
+        reshape.inputs = [reshape.inputs[0], len(graph.tensors) - 1]
+
+
+def number(model: Any, value: int) -> int:
+    """A constant of one int32."""
+    buffer, made = schema.BufferT(), schema.TensorT()
+    buffer.data = list(int(value).to_bytes(4, "little"))
+    model.buffers.append(buffer)
+    made.name, made.shape, made.type, made.buffer = "n", [], TYPE.INT32, len(model.buffers) - 1
+    model.subgraphs[0].tensors.append(made)
+    return len(model.subgraphs[0].tensors) - 1
+
+
 def nameless(model: Any) -> None:
     for tensor in model.subgraphs[0].tensors:
         tensor.name = None

@@ -21,6 +21,7 @@ FORMS = {
     "absent biases": foreign.without_biases,
     "buffers of their own": foreign.buffers_of_their_own,
     "old operator codes": foreign.old_codes,
+    "a free batch": foreign.free_batch,
     "no names": foreign.nameless,
     "equal names": foreign.same_names,
 }
@@ -79,6 +80,8 @@ def test_all_operators_without_a_place_are_named_at_once() -> None:
             for each in foreign.of_kind(model, code):
                 model.operatorCodes[each.opcodeIndex].builtinCode = new
                 model.operatorCodes[each.opcodeIndex].deprecatedBuiltinCode = new
+
+        model.subgraphs.append(model.subgraphs[0])  # as models with state have
 
     content = rewritten(tflite.emit(quantized("separable", "per_channel")[0]), change)
     with pytest.raises(Refused) as refused:
