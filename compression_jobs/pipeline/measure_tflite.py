@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tflite_micro.python.tflite_micro import runtime as tflm
 
 from compression_jobs.pipeline.dataset import Dataset
 from compression_jobs.pipeline.errors import Refused
@@ -51,6 +50,14 @@ class TfliteMicro:
     """TFLM's reference kernels in an arena of this process."""
 
     def __init__(self, artifact: Path) -> None:
+        # Few platforms have a wheel of it; the other runtimes are measured without.
+        try:
+            from tflite_micro.python.tflite_micro import runtime as tflm
+        except ImportError as error:
+            raise Refused(
+                "TensorFlow Lite Micro is not installed here",
+                remedy="pip install tflite-micro, or choose other targets",
+            ) from error
         try:
             self._interpreter = tflm.Interpreter.from_file(str(artifact), arena_size=ARENA_BYTES)
         except (ValueError, RuntimeError, SystemError) as error:

@@ -18,9 +18,10 @@ from fleet.accounts.auth import AUTH
 from fleet.config import health
 from fleet.errors import FleetError, Forbidden, NotFound, TooLarge, Unauthenticated, Unavailable
 from fleet.inventory import api as inventory
+from fleet.inventory import history_api
 from fleet.registry import api as registry
 from fleet.rollouts import api as rollouts
-from fleet.rollouts import planning_api, steering_api
+from fleet.rollouts import hooks_api, planning_api, steering_api
 from fleet.telemetry import api as telemetry
 
 logger = logging.getLogger(__name__)
@@ -146,10 +147,12 @@ ROUTERS = (
     registry.router,
     compression.router,
     inventory.router,
+    history_api.router,
     telemetry.router,
     planning_api.router,
     rollouts.router,
     steering_api.router,
+    hooks_api.router,
     health.router,
 )
 

@@ -34,6 +34,7 @@ def limits(soft: int, hard: int) -> dict[str, int]:
 
 BEAT_SCHEDULE = {
     "rollouts tick": every(1, "rollouts.tick"),
+    "notices": every(5, "rollouts.notify"),
     "jobs sweep": every(5, "compression_jobs.sweep"),
     "presence sweep": every(10, "inventory.sweep_presence"),
     "telemetry roll-up": every(20, "telemetry.roll_up"),

@@ -103,3 +103,16 @@ def mqtt(url: str) -> tuple[str, int, bool]:
         raise BadURLError("its port is not a number up to 65535") from None
     tls = parts.scheme == "mqtts"
     return parts.hostname, port or (8883 if tls else 1883), tls
+
+
+def email(url: str) -> dict[str, Any]:
+    """Django's settings of e-mail; without a URL no e-mail is sent."""
+    if not url:
+        return {"EMAIL_BACKEND": "django.core.mail.backends.dummy.EmailBackend"}
+    try:
+        found: dict[str, Any] = dict(environ.Env.email_url_config(url))
+    except Exception as error:  # django-environ raises whatever its parsing stumbles over
+        raise BadURLError("it is not an e-mail URL such as smtp://user:password@host:587") from error
+    if not found.get("EMAIL_HOST"):
+        raise BadURLError("it names no host")
+    return {name: value for name, value in found.items() if name.startswith("EMAIL_")}

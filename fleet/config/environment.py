@@ -77,6 +77,18 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("UPLOAD_MAX_BYTES", str(512 * MEBIBYTE), "Largest request body that is taken.", "number", 1024),
     Variable("BLOB_MQTT_MAX_BYTES", str(8 * MEBIBYTE), "Larger artifacts go to devices by HTTPS.", "number"),
     Variable("JOB_MAX_SECONDS", "21600", "After this long a compression job is stopped.", "number", 60),
+    Variable(
+        "WEBHOOK_HOSTS",
+        "",
+        "Hosts that webhooks may lead to, with commas; names must resolve to public addresses. Empty: none.",
+        "list",
+    ),
+    Variable(
+        "EMAIL_URL",
+        "",
+        "`smtp://user:password@host:587` (`smtp+tls`, `smtp+ssl`). Empty: no e-mail is sent.",
+    ),
+    Variable("EMAIL_FROM", "tinyfleet@localhost", "Sender of e-mail."),
 )
 
 _BY_NAME = {variable.name: variable for variable in VARIABLES}

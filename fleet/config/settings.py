@@ -117,6 +117,11 @@ UPLOAD_MAX_BYTES = number("UPLOAD_MAX_BYTES")
 BLOB_MQTT_MAX_BYTES = number("BLOB_MQTT_MAX_BYTES")
 JOB_MAX_SECONDS = number("JOB_MAX_SECONDS")
 
+WEBHOOK_HOSTS = listed("WEBHOOK_HOSTS")
+DEFAULT_FROM_EMAIL = text("EMAIL_FROM")
+EMAIL_TIMEOUT = 8
+globals().update(connection("EMAIL_URL", connections.email))
+
 # The whole body is limited in `asgi.py`; this limits only the form fields that Django keeps in memory.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
 DATA_UPLOAD_MAX_NUMBER_FILES = 8

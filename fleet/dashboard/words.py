@@ -11,7 +11,7 @@ GOOD, WORK, WAIT, WARN, BAD, OFF = "good", "work", "wait", "warn", "bad", "off"
 TONES = {
     GOOD: "ready succeeded passed in_time installed active answered met fits champion",
     WORK: "checking running downloading verifying testing trial soaking offered rolling_back sent",
-    WAIT: "queued pending draft scheduled never_seen",
+    WAIT: "queued pending draft scheduled never_seen waiting",
     WARN: "overdue held awaiting_approval paused timed_out rejected rolled_back open",
     BAD: "refused failed aborted revoked missed",
     OFF: "offline retired cancelled superseded skipped expired closed",

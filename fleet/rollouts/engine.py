@@ -17,6 +17,7 @@ from fleet.rollouts import (
     gates,
     intents,
     joiners,
+    notices,
     offering,
     preparation,
     progress,
@@ -126,6 +127,7 @@ def begin_way_back(rollout: Rollout, sentence: str, now: datetime) -> bool:
 def note(rollout: Rollout, verb: str, sentence: str, wave: Wave | None = None, **more: object) -> None:
     """Keep a decision for ever."""
     Decision.objects.create(rollout=rollout, wave=wave, verb=verb, sentence=sentence, **more)
+    notices.about(rollout, verb, sentence)
     tell(rollout)
 
 

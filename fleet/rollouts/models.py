@@ -250,3 +250,50 @@ class Decision(models.Model):
 
     class Meta:
         ordering = ["-decided_at", "-id"]
+
+
+class Hook(models.Model):
+    """Somebody who wants to know how rollouts end: a web address, or an e-mail address."""
+
+    class Kind(models.TextChoices):
+        """How it is told."""
+
+        WEBHOOK = "webhook"
+        EMAIL = "email"
+
+    # Random, because the secret that signs its messages derives from it.
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    kind = models.CharField(max_length=8, choices=Kind)
+    address = models.CharField(max_length=500)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
+
+    class Meta:
+        ordering = ["created_at"]
+        constraints = [models.UniqueConstraint(fields=["kind", "address"], name="an_address_is_told_once")]
+
+
+class Notice(models.Model):
+    """Outbox: one thing to tell one hook, tried with growing waits until it is taken or given up."""
+
+    class State(models.TextChoices):
+        """Where it stands."""
+
+        WAITING = "waiting"
+        SENT = "sent"
+        FAILED = "failed"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    hook = models.ForeignKey(Hook, on_delete=models.CASCADE, related_name="notices")
+    rollout = models.ForeignKey(Rollout, null=True, on_delete=models.CASCADE, related_name="notices")
+    event = models.CharField(max_length=20)
+    body = models.JSONField()
+    state = models.CharField(max_length=8, choices=State, default=State.WAITING)
+    attempts = models.PositiveIntegerField(default=0)
+    next_at = models.DateTimeField(db_index=True)
+    made_at = models.DateTimeField(auto_now_add=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    reason = models.TextField(blank=True, help_text="Why the last try failed.")
+
+    class Meta:
+        ordering = ["-made_at"]

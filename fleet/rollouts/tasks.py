@@ -3,10 +3,16 @@
 from celery import shared_task
 from django.utils import timezone
 
-from fleet.rollouts import engine
+from fleet.rollouts import engine, notices
 
 
 @shared_task(name="rollouts.tick")
 def tick() -> int:
     """One step of every rollout that is under way."""
     return engine.tick(timezone.now())
+
+
+@shared_task(name="rollouts.notify")
+def notify() -> int:
+    """Tell people and programs what they asked to be told."""
+    return notices.send_due(timezone.now())

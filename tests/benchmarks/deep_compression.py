@@ -2,12 +2,14 @@
 
 `--idx DIR` is a folder in MNIST's format; without it Debian's `dataset-fashion-mnist` is taken. Each net walks a
 ladder of rising sparsity, each rung trained from the one before; every candidate goes through the pipeline's own
-passes and coding. Two rungs are chosen on validation rows, with room to spare: the highest ratio at a drop of at most
-0.1 point (the paper's terms, with 40x and 39x on MNIST), and the highest whose paired 95 % bound of the drop is at
-most 0.5 point. Only they see the test rows. The ratio is the float ONNX file to the bytes over the air, all tables
-included.
+passes and coding. Two claims are made: the highest ratio at a drop of at most 0.1 point (the paper's terms, with 40x
+and 39x on MNIST), and the highest whose paired 95 % bound of the drop is at most 0.5 point. Validation rows decide
+which rungs qualify and in which order, the surest first, they face the test rows, until the first that fails: a fixed
+sequence, so that several looks cost no certainty (Westfall & Krishen 2001). The ratio is the float ONNX file to the
+bytes over the air, all tables included.
 
-About 10 minutes on a quiet core; `--rows 12000 --epochs 1 --float-epochs 2` is a look in two.
+About 10 minutes on a quiet core; `--rows 12000 --epochs 1 --float-epochs 2` is a look in two, which flatters: its original
+is trained too little.
 """
 
 import argparse
@@ -31,10 +33,10 @@ TARGET = TARGETS["raspberry-pi-4"]
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 BATCH, FLOAT_RATE = 128, 1e-3
 SPARSITIES = (0.90, 0.94, 0.96, 0.97, 0.98)
-# Which figure, what it may be on the test rows, and on the validation rows, where it is chosen with room to spare.
+# What is claimed of a rung: which end of the paired drop, and what it may be at most.
 TERMS = {
-    "drop of at most 0.1 point": ("value", 0.001, -0.0005),
-    "95 % bound of the drop of at most 0.5 point": ("high", 0.005, 0.003),
+    "drop of at most 0.1 point": ("value", 0.001),
+    "95 % bound of the drop of at most 0.5 point": ("high", 0.005),
 }
 
 
@@ -78,20 +80,39 @@ def _measured(case: Case, options: argparse.Namespace, folder: Path) -> Iterator
     _train(case.name, x, y, options, model)
     steps = round(options.epochs * len(x) / BATCH)
     ladder = [workshop.candidate(recipe, TARGET.runtime) for recipe in _recipes(case, steps)]
-    failed = [candidate.rejected for candidate in ladder if not candidate.was_measured]
-    assert not failed, failed
-    for terms, (end, most, on_validation) in TERMS.items():
-        fine = [each for each in ladder if each.drop is not None and each.drop[end] <= on_validation]
-        chosen = min(fine, key=lambda each: each.transport_bytes, default=None)
+    rejected = [candidate.rejected for candidate in ladder if not candidate.was_measured]
+    assert not rejected, rejected
+    for terms, (end, most) in TERMS.items():
+        passed, failed = _walk(workshop, ladder, model, end, most)
+        best = max(passed, key=lambda rung: float(rung["ratio"]), default={})
         yield {
             "net": case.name,
             "terms": terms,
-            **(_figures(workshop, chosen, model, end, most) if chosen else {"met": False}),
+            "met": bool(passed),
+            **best,
+            "failed_on_test": failed,
             "paper_ratio": case.paper_ratio,
             "validation": [_rung(each, model) for each in ladder],
             "n": len(workshop.data.rows("test")[1]),
             "seconds": round(time.monotonic() - start),
         }
+
+
+Rung = dict[str, Any]
+
+
+def _walk(
+    workshop: Workshop, ladder: list[Candidate], model: Path, end: str, most: float
+) -> tuple[list[Rung], list[Rung]]:
+    """Rungs that keep the terms on the test rows, and the one at which the walk ended."""
+    fine = [each for each in ladder if each.drop is not None and each.drop[end] <= most]
+    passed: list[Rung] = []
+    for candidate in sorted(fine, key=lambda each: each.drop[end] if each.drop else 1.0):
+        rung = _figures(workshop, candidate, model)
+        if rung["drop_points"][end] > 100 * most:
+            return passed, [rung]
+        passed.append(rung)
+    return passed, []
 
 
 def _recipes(case: Case, steps: int) -> Iterator[Recipe]:
@@ -115,7 +136,7 @@ def _ratio(candidate: Candidate, model: Path) -> float:
     return round(model.stat().st_size / candidate.transport_bytes, 1)
 
 
-def _figures(workshop: Workshop, chosen: Candidate, model: Path, end: str, most: float) -> dict[str, Any]:
+def _figures(workshop: Workshop, chosen: Candidate, model: Path) -> Rung:
     """Test figures of what a device gets: the bytes over the air, decoded."""
     artifact = Path(chosen.path)
     sent = artifact.with_name(transport.FILE).read_bytes()
@@ -127,13 +148,12 @@ def _figures(workshop: Workshop, chosen: Candidate, model: Path, end: str, most:
     drop = chosen.test_accuracy["drop"]
     return {
         "ratio": _ratio(chosen, model),
-        "met": drop[end] <= most,
         "bytes": chosen.transport_bytes,
         "float_bytes": model.stat().st_size,
         "bytes_by_coding": chosen.transport["sizes"],
         "accuracy": round(chosen.test_accuracy["value"], 4),
         "float": round(chosen.test_accuracy["reference"]["value"], 4),
-        "drop_points": {name: round(100 * value, 2) for name, value in drop.items()},
+        "drop_points": {name: round(100 * value, 3) for name, value in drop.items()},
         "sparsity": max(step["options"].get("sparsity", 0) for step in chosen.recipe),
     }
 

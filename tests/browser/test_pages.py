@@ -48,6 +48,8 @@ PAGES = {
     "simulation": f"/rollouts/simulate/?{DRY_RUN}&failing=10&own_verdict=on&rollouts=200",
     "telemetry": "/telemetry/",
     "enrolment": "/enrolment/",
+    "history": "/history/",
+    "notifications": "/notifications/",
     "account": "/account/",
     "help": "/help/",
     "search": "/search/?q=digits",

@@ -46,7 +46,9 @@ class PlanRuntime(ports.Runtime):
         """Flat real numbers of each output; int8 bytes are taken as they are, numbers are quantised."""
         parts = [x] if len(self._inputs) == 1 else x
         if not isinstance(parts, (list, tuple)) or len(parts) != len(self._inputs):
-            raise ValueError("the model takes %d inputs: give a list with one entry each" % len(self._inputs))
+            raise ports.InputError(
+                "the model takes %d inputs: give a list with one entry each" % len(self._inputs)
+            )
         for i in range(len(parts)):
             _fill(self._inputs[i], parts[i], self._plan.inputs[i])
         self._plan.run(self._inputs, self._outputs)
@@ -62,14 +64,16 @@ def _fill(buffer: bytearray, x: object, edge: tuple) -> None:  # type: ignore[ty
     """Write one input into its buffer: raw bytes, or (nested) numbers quantised, halves away from zero."""
     if isinstance(x, (bytes, bytearray, memoryview)):
         if len(x) != len(buffer):
-            raise ValueError("the input has %d bytes, the model takes %d of int8" % (len(x), len(buffer)))
+            raise ports.InputError(
+                "the input has %d bytes, the model takes %d of int8" % (len(x), len(buffer))
+            )
         buffer[:] = x
         return
     if hasattr(x, "tolist"):  # a NumPy array
         x = x.tolist()
     end = _quantise(buffer, 0, x, edge[3], edge[2] - 128)
     if end != len(buffer):
-        raise ValueError("the input has %d numbers, the model takes %d" % (end, len(buffer)))
+        raise ports.InputError("the input has %d numbers, the model takes %d" % (end, len(buffer)))
 
 
 def _quantise(buffer: bytearray, at: int, x: object, scale: float, zero_point: int) -> int:
@@ -79,11 +83,11 @@ def _quantise(buffer: bytearray, at: int, x: object, scale: float, zero_point: i
             at = _quantise(buffer, at, part, scale, zero_point)
         return at
     if not isinstance(x, (int, float)):
-        raise ValueError("the input is no array of numbers")
+        raise ports.InputError("the input is no array of numbers")
     step = x / scale
     if not -1e9 < step < 1e9:  # so neither NaN nor infinity
         if step != step or step in (float("inf"), -float("inf")):
-            raise ValueError("the input holds NaN or infinity, which an int8 input cannot take")
+            raise ports.InputError("the input holds NaN or infinity, which an int8 input cannot take")
         step = 1000 if step > 0 else -1000
     stored = int(step + 0.5) if step >= 0 else -int(0.5 - step)
     if at < len(buffer):

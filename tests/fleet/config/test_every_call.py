@@ -1,6 +1,7 @@
 """Every call of the API, found in its own schema: closed to strangers, writes closed to viewers, no trace for nonsense."""
 
 import re
+import uuid
 from itertools import product
 from typing import Any
 
@@ -55,6 +56,7 @@ BODIES: dict[str, Any] = {
     "/groups/{slug}/devices": {"devices": []},
     "/enrolment-tokens": {"target": "raspberry-pi-4"},
     "/rollouts": ORDER,
+    "/hooks": {"kind": "webhook", "address": "https://example.org/"},
     "/rollouts/simulate": ORDER,
     "/rollouts/{rollout_id}/abort": {"mode": "keep"},
     "/rollouts/{rollout_id}/devices/{device}/consent": {"answer": "now"},
@@ -98,6 +100,7 @@ def test_a_viewer_changes_nothing() -> None:
     there = {
         "artifact_id": str(artifact.pk),
         "job_id": str(JobFactory().pk),
+        "hook_id": str(uuid.uuid4()),
         "name": "d",
         "rollout_id": str(Rollout.objects.create(version=artifact.version, group=group).pk),
     }

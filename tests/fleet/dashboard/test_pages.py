@@ -45,6 +45,9 @@ def path_of(name: str) -> str:
     return "/" + next(str(p.pattern) for p in urlpatterns if p.name == name)
 
 
+ADMINS = ("enrolment", "notifications")
+
+
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_page_sends_strangers_to_the_log_in_and_works_when_there_is_nothing_yet(
     name: str, login: Login
@@ -55,8 +58,8 @@ def test_a_page_sends_strangers_to_the_log_in_and_works_when_there_is_nothing_ye
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_a_viewer_reads_everything_but_enrolment(name: str, login: Login) -> None:
-    assert login().get(path_of(str(name))).status_code == (403 if name == "enrolment" else 200)
+def test_a_viewer_reads_everything_but_what_only_administrators_see(name: str, login: Login) -> None:
+    assert login().get(path_of(str(name))).status_code == (403 if name in ADMINS else 200)
 
 
 @pytest.mark.parametrize(

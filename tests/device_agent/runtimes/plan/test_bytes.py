@@ -33,7 +33,7 @@ def test_the_networks_of_mlperf_tiny_give_the_bytes_of_tflm(tmp_path: Path) -> N
 @pytest.mark.full
 @pytest.mark.parametrize("name", OPERATORS)
 def test_an_operator_over_many_random_shapes_gives_the_bytes_of_tflm(name: str, tmp_path: Path) -> None:
-    check(cases(name, 800), tmp_path)
+    check(cases(name, 300), tmp_path)
 
 
 @pytest.mark.full

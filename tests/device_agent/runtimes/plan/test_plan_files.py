@@ -12,6 +12,7 @@ from compression_jobs.pipeline.emit.plan import emit
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph import quant_reference
 from compression_jobs.pipeline.graph import quantgraph as q
+from device_agent.core.ports import InputError
 from device_agent.runtimes.plan import layout
 from device_agent.runtimes.plan.runtime import PlanRuntime
 from device_agent.runtimes.plan.twin import Plan
@@ -186,7 +187,7 @@ def test_the_runtime_takes_numbers_and_gives_numbers(tmp_path: Path) -> None:
         ([float("nan")] * x.size, "NaN"),
         (b"", "0 bytes"),
     ):
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(InputError, match=words):
             runtime.run(wrong)
     with pytest.raises(ValueError, match="the signature's input"):
         runtime.load(str(tmp_path / "changed.plan"), {"inputs": [{"dtype": "int8", "shape": [1, 777]}]})

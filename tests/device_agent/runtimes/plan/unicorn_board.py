@@ -6,6 +6,7 @@ arguments, here the identity, and the floor division of integers.
 """
 
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,8 +68,8 @@ class Board:
         from unicorn import UC_ARCH_ARM, UC_HOOK_CODE, UC_MODE_MCLASS, UC_MODE_THUMB, Uc
         from unicorn import arm_const as registers
 
-        self.instructions_run = 0
         self._registers: Any = registers
+        self._counter: Any = None
         self._uc: Any = Uc(UC_ARCH_ARM, UC_MODE_THUMB | UC_MODE_MCLASS)
         for start, size in (
             (CODE, 0x10000),
@@ -102,6 +103,24 @@ class Board:
             for name in ("UC_ARM_REG_R0", "UC_ARM_REG_R1")
         )
         uc.reg_write(self._registers.UC_ARM_REG_R0, a // b & 0xFFFFFFFF)
+
+    def counting(self) -> "Counter[tuple[int, int]]":
+        """How often each block of the kernels' code runs from now on, by (address, bytes)."""
+        from unicorn import UC_HOOK_BLOCK
+
+        blocks: Counter[tuple[int, int]] = Counter()
+
+        def ran(uc: Any, address: int, size: int, data: object) -> None:
+            blocks[address, size] += 1
+
+        if self._counter is not None:
+            self._uc.hook_del(self._counter)
+        self._counter = self._uc.hook_add(UC_HOOK_BLOCK, ran, begin=CODE, end=STUBS - 1)
+        return blocks
+
+    def code(self, address: int, size: int) -> bytes:
+        """Machine code."""
+        return bytes(self._uc.mem_read(address, size))
 
     def __getattr__(self, name: str) -> Any:
         return lambda *arguments: self._call(self._starts[name], arguments)

@@ -1,0 +1,210 @@
+"""Who is told how a rollout ends: real HTTP and SMTP servers, signatures, repeated tries, and addresses that are refused."""
+
+import hashlib
+import hmac
+import http.server
+import json
+import socketserver
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from fleet.accounts.roles import Role
+from fleet.config.connections import email
+from fleet.errors import Forbidden, Refused
+from fleet.rollouts import notices, services, webhooks
+from fleet.rollouts.models import Hook, Notice
+from tests.factories import UserFactory
+from tests.fleet.rollouts.world import World
+
+pytestmark = pytest.mark.django_db
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    """Keeps what was posted, and answers as the server was told to."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.got.append((dict(self.headers), body))  # type: ignore[attr-defined]
+        self.send_response(self.server.answer)  # type: ignore[attr-defined]
+        self.send_header("Location", "http://127.0.0.1:1/elsewhere")
+        self.end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def receiver(settings: Any) -> Iterator[Any]:
+    """A web server of somebody who wants to know, on an allowed address."""
+    settings.WEBHOOK_HOSTS = ["127.0.0.1"]
+    server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    server.got, server.answer = [], 204
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.url = f"http://127.0.0.1:{server.server_port}/hook?room=1"
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def admin() -> Any:
+    """Who may decide who is told."""
+    return UserFactory(roles=[Role.ADMIN])
+
+
+def finish(world: World) -> Any:
+    """A rollout that succeeds."""
+    rollout = world.create(waves=["100%"])
+    world.succeed(world.offered())
+    world.tick(4)
+    return world.fresh(rollout)
+
+
+def later(seconds: float) -> Any:
+    """A moment after the notices were made."""
+    return Notice.objects.latest("made_at").made_at + timedelta(seconds=seconds)
+
+
+def test_a_finished_rollout_is_told_with_a_signature_that_can_be_checked(receiver: Any, admin: Any) -> None:
+    hook = notices.add_hook(admin, "webhook", receiver.url)
+    assert notices.add_hook(admin, "webhook", receiver.url) == hook
+    rollout = finish(World(size=2))
+    assert notices.send_due(later(1)) == 1
+    assert notices.send_due(later(2)) == 0
+    (headers, body) = receiver.got[0]
+    told = json.loads(body)
+    assert (told["event"], told["rollout"], told["sentence"]) == ("finished", rollout.pk, rollout.reason)
+    signed = headers["X-Tinyfleet-Timestamp"].encode() + b"." + body
+    right = hmac.new(webhooks.secret(hook).encode(), signed, hashlib.sha256).hexdigest()
+    assert headers["X-Tinyfleet-Signature"] == f"sha256={right}"
+    assert Notice.objects.get().state == "sent"
+
+
+def test_held_and_rolled_back_are_told_as_well_and_a_pause_is_not(receiver: Any, admin: Any) -> None:
+    notices.add_hook(admin, "webhook", receiver.url)
+    world = World(size=2)
+    rollout = world.create()
+    services.pause(world.user, rollout)
+    services.resume(world.user, rollout)
+    device = world.offered()[0]
+    device.status("failed", world.now)
+    world.tick(3)
+    services.roll_back(world.user, world.fresh(rollout), now=world.now)
+    world.tick(1)
+    device.status("succeeded", world.now)
+    world.tick(2)
+    notices.send_due(later(1))
+    assert [json.loads(body)["event"] for _, body in receiver.got] == ["held", "rolled_back"]
+
+
+def test_what_is_not_taken_is_tried_again_with_growing_waits_and_then_given_up(
+    receiver: Any, admin: Any
+) -> None:
+    """A redirect is no way out: it is not followed."""
+    receiver.answer = 302
+    notices.add_hook(admin, "webhook", receiver.url)
+    finish(World(size=1))
+    moment, waits = later(1), []
+    for _ in range(notices.ATTEMPTS):
+        assert notices.send_due(moment) == 0
+        notice = Notice.objects.get()
+        waits.append((notice.next_at - moment).total_seconds())
+        moment = notice.next_at
+    assert waits[:4] == [10, 40, 160, 640]
+    assert max(waits) == notices.LONGEST_WAIT.total_seconds()
+    assert (notice.state, notice.reason) == ("failed", "the answer was 302")
+    assert len({headers["X-Tinyfleet-Delivery"] for headers, _ in receiver.got}) == 1
+    assert len(receiver.got) == notices.ATTEMPTS
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("https://example.org/x", "is not among the hosts"),
+        ("http://localhost/x", "is not among the hosts"),
+        ("http://hooks.example.com/x", "written as numbers only"),
+        ("https://user:pw@hooks.example.com/", "not https://host/path"),
+        ("ftp://hooks.example.com/", "not https://host/path"),
+        ("https://[::1", "cannot be read"),
+        ("https://127.0.0.1@hooks.example.com/", "not https://host/path"),
+        ("https://169.254.169.254/latest", "is not among the hosts"),
+    ],
+)
+def test_addresses_that_webhooks_may_not_reach(address: str, words: str, settings: Any, admin: Any) -> None:
+    settings.WEBHOOK_HOSTS = ["hooks.example.com"]
+    with pytest.raises(Refused, match=words):
+        notices.add_hook(admin, "webhook", address)
+
+
+def test_an_allowed_name_that_leads_inside_is_not_followed(receiver: Any, admin: Any, settings: Any) -> None:
+    """`localhost` resolves to an address that is not public: nothing is sent to it."""
+    settings.WEBHOOK_HOSTS = ["localhost"]
+    notices.add_hook(admin, "webhook", f"https://localhost:{receiver.server_port}/")
+    finish(World(size=1))
+    notices.send_due(later(1))
+    assert "not public" in Notice.objects.get().reason
+    settings.WEBHOOK_HOSTS = []
+    notices.send_due(later(3600))
+    assert "is not among the hosts" in Notice.objects.get().reason
+    assert receiver.got == []
+
+
+class Mailbox(socketserver.StreamRequestHandler):
+    """As much of SMTP as a message needs."""
+
+    def handle(self) -> None:
+        """Greet, take one message, say goodbye."""
+        self.wfile.write(b"220 here\r\n")
+        for line in self.rfile:
+            if line.upper().startswith(b"DATA"):
+                self.wfile.write(b"354 go on\r\n")
+                text = b"".join(iter(self.rfile.readline, b".\r\n"))
+                self.server.got.append(text.decode())  # type: ignore[attr-defined]
+            self.wfile.write(b"221 bye\r\n" if line.upper().startswith(b"QUIT") else b"250 ok\r\n")
+            if line.upper().startswith(b"QUIT"):
+                return
+
+
+def test_mail_goes_out_by_smtp(admin: Any, settings: Any) -> None:
+    settings.EMAIL_BACKEND = email("")["EMAIL_BACKEND"]
+    with pytest.raises(Refused, match="sends no e-mail"):
+        notices.add_hook(admin, "email", "ops@example.org")
+    server: Any = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Mailbox)
+    server.got = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name, value in email(f"smtp://127.0.0.1:{server.server_address[1]}").items():
+        setattr(settings, name, value)
+    with pytest.raises(Refused, match="no e-mail address"):
+        notices.add_hook(admin, "email", "nobody\nBcc: x@example.org")
+    notices.add_hook(admin, "email", "ops@example.org")
+    rollout = finish(World(size=1))
+    assert notices.send_due(later(1)) == 1
+    server.shutdown()
+    server.server_close()
+    (message,) = server.got
+    assert "To: ops@example.org" in message
+    assert f"rollout {rollout.pk} of {rollout.version.model.slug} v2: finished" in message
+    assert rollout.reason in message
+
+
+def test_only_administrators_see_and_change_who_is_told(receiver: Any, admin: Any) -> None:
+    with pytest.raises(Forbidden):
+        notices.add_hook(UserFactory(roles=[Role.OPERATOR]), "webhook", receiver.url)
+    page = Client()
+    page.force_login(UserFactory(roles=[Role.OPERATOR]))
+    assert page.get("/notifications/").status_code == 403
+    page.force_login(admin)
+    page.post("/notifications/", {"kind": "webhook", "address": receiver.url})
+    hook = Hook.objects.get()
+    assert webhooks.secret(hook) in page.get("/notifications/").content.decode()
+    page.post(f"/notifications/{hook.pk}/test/")
+    assert notices.send_due(later(1)) == 1
+    refused = page.post("/notifications/", {"kind": "webhook", "address": "https://example.org/"})
+    assert "is not among the hosts" in refused.content.decode()
+    page.post(f"/notifications/{hook.pk}/remove/")
+    assert not Notice.objects.exists()
