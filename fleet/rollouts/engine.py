@@ -21,6 +21,7 @@ from fleet.rollouts import (
     offering,
     preparation,
     progress,
+    retries,
     states,
     strategy,
 )
@@ -51,7 +52,8 @@ def _steps(rollout: Rollout, now: datetime) -> int:
     for _ in range(STEPS_A_TICK):
         done = step(rollout, now)
         work += done
-        if not done:
+        # The rest comes with the next tick, a second later.
+        if not done or work >= deliveries.MOST_A_TICK:
             break
     return work
 
@@ -68,7 +70,7 @@ def step(rollout: Rollout, now: datetime) -> int:
     work += deliveries.offer(rollout.deliveries.filter(kind=Delivery.Kind.ROLL_BACK), now)
     work += joiners.take_in(rollout, now)
     if rollout.state == Rollout.State.RUNNING:
-        return work + _step_wave(rollout, now)
+        return work + retries.go_on(rollout, now) + _step_wave(rollout, now)
     if rollout.state == Rollout.State.ROLLING_BACK:
         work += _finish_way_back(rollout, now)
     return work

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from django.db.models import Q
+
 from fleet.registry.models import Artifact
 from fleet.rollouts import gates, processes, signals, strategy
 from fleet.rollouts.models import Delivery, Rollout, Wave
@@ -33,9 +35,12 @@ def gather(rollout: Rollout, wave: Wave, wave_is_over: bool) -> gates.Evidence:
     """All outcomes of a rollout so far, in the order of its plan."""
     rules = strategy.read(rollout.strategy)
     installs = rollout.deliveries.filter(kind=Delivery.Kind.INSTALL)
-    asked = installs.filter(state__in=(*TELLING, *_AT_WORK)).order_by("position", "created_at", "pk")
+    # Who waits for another try, or for the next version on the way, has been asked and has not answered yet.
+    between = Q(state=Delivery.State.PENDING, ticket__isnull=False)
+    asked = installs.filter(Q(state__in=(*TELLING, *_AT_WORK)) | between)
+    asked = asked.order_by("position", "created_at", "pk")
     asked_of = installs.exclude(state__in=(Delivery.State.CANCELLED, Delivery.State.SKIPPED))
-    left = asked_of.filter(state=Delivery.State.PENDING).count()
+    left = asked_of.filter(state=Delivery.State.PENDING, ticket=None).count()
     rows = asked.select_related("artifact__target", "wave", "device")
     return gates.Evidence(
         outcomes=[outcome_of(delivery, rules.trial) for delivery in rows],
@@ -142,7 +147,7 @@ def _failing(side: comparisons.Side) -> float:
 
 
 def _result(delivery: Delivery) -> str:
-    if delivery.state in _AT_WORK:
+    if delivery.state in (Delivery.State.PENDING, *_AT_WORK):
         return processes.OPEN
     if delivery.state == Delivery.State.SUCCEEDED:
         return processes.UNPROVEN if delivery.evidence.get("enough") is False else processes.KEPT

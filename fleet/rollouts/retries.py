@@ -1,11 +1,11 @@
 """Asking devices again whose delivery failed or timed out."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db.models import Max, QuerySet
 
 from fleet.inventory.models import Device
-from fleet.rollouts import candidates, deliveries, states
+from fleet.rollouts import admission, candidates, deliveries, states, strategy
 from fleet.rollouts.models import Delivery, Rollout, Wave
 
 State = Rollout.State
@@ -41,6 +41,37 @@ def try_failed_again(rollout: Rollout, now: datetime) -> int | None:
         states.advance(rollout, "retry", reason="", finished_at=None)
         states.advance(wave, "extend")
     return done
+
+
+def go_on(rollout: Rollout, now: datetime) -> int:
+    """On its own: the next version to pass through, and another try after a wait; how many began again."""
+    running = rollout.deliveries.filter(kind=Delivery.Kind.INSTALL, wave__state=Wave.State.RUNNING)
+    onward = running.filter(state=Delivery.State.SUCCEEDED).exclude(hops=[]).select_related("device")
+    work = sum(_next_version(delivery, now) for delivery in onward[: deliveries.MOST_A_TICK])
+    rules = strategy.read(rollout.strategy)
+    if rules.retry.attempts > 1:
+        again = running.filter(state__in=_FAILED, tries__lt=rules.retry.attempts - 1).select_related("device")
+        work += sum(_later(delivery, rules, now) for delivery in again[: deliveries.MOST_A_TICK])
+    return work
+
+
+def _next_version(delivery: Delivery, now: datetime) -> bool:
+    artifact, *hops = delivery.hops
+    return deliveries.try_again(
+        delivery, "requeue", now, "passed through a version on the way", artifact_id=artifact, hops=hops
+    )
+
+
+def _later(delivery: Delivery, rules: strategy.Strategy, now: datetime) -> bool:
+    wait = admission.wait_before_try(rules, delivery.tries)
+    return deliveries.try_again(
+        delivery,
+        "retry",
+        now,
+        f"{delivery.reason or delivery.state}; tried again in {wait} s",
+        tries=delivery.tries + 1,
+        not_before=now + timedelta(seconds=wait),
+    )
 
 
 def _again(delivery: Delivery, now: datetime, **fields: object) -> bool:

@@ -67,7 +67,9 @@ def test_the_reasons_of_a_refused_version_stand_on_its_page(login: Login) -> Non
 
 def test_a_dataset_is_uploaded_and_described(login: Login) -> None:
     client = login(Role.ENGINEER)
-    sent = client.post("/datasets/upload/", {"file": SimpleUploadedFile("d.npz", npz(seed=10_000)), "name": ""})
+    sent = client.post(
+        "/datasets/upload/", {"file": SimpleUploadedFile("d.npz", npz(seed=10_000)), "name": ""}
+    )
     assert sent.headers["Location"] == f"/datasets/{Dataset.objects.get().pk}/"
     page = client.get(f"/datasets/{DatasetFactory().pk}/").content.decode()
     assert "validation" in page

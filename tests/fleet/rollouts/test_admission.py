@@ -14,6 +14,7 @@ from fleet.rollouts.admission import Spent, Waiting, admit, rate_now
 from fleet.rollouts.conditions import Rate, Window
 from fleet.rollouts.models import Delivery, Rollout
 from fleet.rollouts.strategy import Strategy, read
+from tests.factories import ArtifactFactory, VersionFactory
 from tests.fleet.rollouts.world import World
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -244,3 +245,36 @@ def test_why_this_artifact_is_kept_with_the_delivery() -> None:
     delivery = world.create(waves=["100%"]).deliveries.get()
     assert [gate["gate"] for gate in delivery.why] == ["target", "memory", "latency", "accuracy"]
     assert all(gate["sentence"] for gate in delivery.why)
+
+
+@pytest.mark.django_db
+def test_what_failed_is_tried_again_after_a_wait_and_then_ends() -> None:
+    """Two tries, a minute apart; the gate hears of the last."""
+    world = World(1)
+    rollout = world.create(waves=["100%"], retry={"attempts": 2, "first_wait_s": 60})
+    world.offered()[0].status("failed", world.now, reason="no room")
+    world.tick(3)
+    delivery = rollout.deliveries.get()
+    assert (delivery.state, delivery.tries) == ("pending", 1)
+    assert "tried again in 60 s" in delivery.reason
+    world.tick(1, seconds=61)
+    world.offered()[0].status("failed", world.now, reason="no room")
+    world.tick(3)
+    assert (rollout.deliveries.get().state, world.fresh(rollout).state) == ("failed", "held")
+
+
+@pytest.mark.django_db
+def test_a_version_to_pass_through_is_installed_on_the_way() -> None:
+    """From 1 by 2 to 3, on one delivery."""
+    world = World(1)
+    v3 = ArtifactFactory(version=VersionFactory(model=world.v1.version.model))
+    rollout = world.create(
+        version=v3.version, waves=["100%"], who={"must_pass_through": [world.v2.version.number]}
+    )
+    assert rollout.deliveries.get().artifact == world.v2
+    world.succeed(world.offered())
+    world.tick(2)
+    assert rollout.deliveries.get().artifact == v3
+    world.succeed(world.offered())
+    world.tick(4)
+    assert world.fresh(rollout).state == "succeeded"
