@@ -1,5 +1,7 @@
 """Chooses the winner among measured candidates, and says why the others lost or which budget binds."""
 
+from collections.abc import Iterable
+
 from compression_jobs.pipeline.candidate import Candidate, Result
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.goal import Goal
@@ -46,6 +48,19 @@ def _tested(
         )
     publish(workshop, winner, target)
     return Result(target.slug, True, winner.shown, winner, candidates, _met_sentence(goal, winner))
+
+
+def refuse_unmade(results: Iterable[Result]) -> None:
+    """Raise Refused when nothing could be made for any target: the input's fault, and no verdict on a goal."""
+    candidates = [candidate for result in results for candidate in result.candidates]
+    if not any(candidate.was_measured for candidate in candidates):
+        reasons = reasons_of(candidates)
+        raise Refused("; ".join(reasons), problems=reasons)
+
+
+def reasons_of(candidates: Iterable[Candidate]) -> list[str]:
+    """Why candidates were rejected, each reason once."""
+    return list(dict.fromkeys(each.rejected for each in candidates if each.rejected))
 
 
 def best_of(candidates: list[Candidate], goal: Goal) -> Candidate | None:
@@ -96,9 +111,8 @@ def _met_sentence(goal: Goal, winner: Candidate) -> str:
 def _unmet(goal: Goal, target: Target, candidates: list[Candidate], edges: int) -> Result:
     measured = [each for each in candidates if each.was_measured]
     if not measured:
-        reasons = list(dict.fromkeys(each.rejected or "" for each in candidates))
-        # Nothing could be made at all: that is the input's fault, and no verdict on the goal.
-        raise Refused("; ".join(reasons), problems=reasons)
+        sentence = f"{target.slug}: nothing could be made. {'; '.join(reasons_of(candidates))}"
+        return Result(target.slug, False, False, None, candidates, sentence, "model")
     nearest = min(
         measured, key=lambda each: (shortfall(each, goal, target), -accuracy_of(each), each.bytes, each.id)
     )

@@ -9,7 +9,7 @@ from compression_jobs.pipeline import sensitivity
 from compression_jobs.pipeline.atomic import write_atomic
 from compression_jobs.pipeline.candidate import Progress, Result
 from compression_jobs.pipeline.dataset import check_pair, describe_dataset
-from compression_jobs.pipeline.deciding import decide
+from compression_jobs.pipeline.deciding import decide, refuse_unmade
 from compression_jobs.pipeline.effort import Effort
 from compression_jobs.pipeline.errors import Cancelled, PipelineError, Refused, refuse_all
 from compression_jobs.pipeline.goal import Goal
@@ -64,6 +64,7 @@ def search(
     for goal in goals:
         target = known[goal.target]
         results[goal.target] = decide(workshop, goal, target, trials.found[goal.target], edge_bytes(facts))
+    refuse_unmade(results.values())
     write_results(workshop.out, results)
     return results
 

@@ -7,11 +7,10 @@ scale of input times weight. Scales are exact float32 values, so that every file
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from onnx import NodeProto
 
 from compression_jobs.pipeline.errors import refuse_all
 from compression_jobs.pipeline.graph.quant_arithmetic import (
@@ -21,6 +20,9 @@ from compression_jobs.pipeline.graph.quant_arithmetic import (
     mean_multiplier,
     quantize_multipliers,
 )
+
+if TYPE_CHECKING:  # the web process reads the options of passes, and must not load onnx
+    from onnx import NodeProto
 
 Activation = Literal["none", "relu", "relu6"]
 Function = Literal["logistic", "tanh", "leaky_relu", "hard_swish", "requantize"]
@@ -211,7 +213,7 @@ class Island(Op):
     `names` are what `node` calls `inputs`; what else it reads is in `constants`. Pictures lie channels second.
     """
 
-    node: NodeProto
+    node: "NodeProto"
     names: tuple[str, ...]
     constants: dict[str, npt.NDArray[np.float32]]
     reason: str

@@ -223,15 +223,21 @@ class TestVerdicts:
         assert result.met
         assert not result.shown
 
-    def test_operators_without_int8_leave_the_float_model(self, tmp_path: Path) -> None:
+    def test_operators_without_int8_are_left_to_onnxruntime_and_refused_for_boards(
+        self, tmp_path: Path
+    ) -> None:
         net = Net(2, 6, 6).conv(2, 4).node("Relu").node("Sin").reshape(1, 64).dense(64, 3)
         net.graph().save(tmp_path / "net.onnx")
         rows = net.rows(200)
         np.savez(tmp_path / "data.npz", x=rows, y=np.arange(200) % 3)
-        goals = [Goal(target=PI, max_drop=0.5)]
-        result = search(goals, tmp_path / "net.onnx", tmp_path / "data.npz", out=tmp_path / "out")[PI]
-        assert result.winner is result.candidates[0]
-        assert "Sin has no int8 form" in result.candidates[1].rejected
+        goals = [Goal(target=PI, max_drop=0.5), Goal(target="esp32-s3", max_drop=0.5)]
+        results = search(goals, tmp_path / "net.onnx", tmp_path / "data.npz", out=tmp_path / "out")
+        winner = results[PI].winner
+        assert winner is not None
+        assert any("left to onnxruntime: Sin" in note for note in winner.notes)
+        board = results["esp32-s3"]
+        assert board.winner is None
+        assert any("Sin has no int8 form" in (candidate.rejected or "") for candidate in board.candidates)
 
 
 @pytest.mark.parametrize(
