@@ -75,6 +75,11 @@ def _state_output_shapes(model: ModelProto) -> None:
     """Some exporters leave out the shapes of outputs, which onnxruntime accepts and the checker does not."""
     if not all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
         inferred = onnx.shape_inference.infer_shapes(model)
+        shapeless = [v.name for v in inferred.graph.output if not v.type.tensor_type.HasField("shape")]
+        refuse_all(
+            [f"output {name}: no shape is stated and none can be inferred" for name in shapeless],
+            "export the model again, with shapes",
+        )
         del model.graph.output[:]
         model.graph.output.extend(inferred.graph.output)
 
