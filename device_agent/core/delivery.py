@@ -5,7 +5,7 @@ Every change that must survive a power cut is one write of the state record; the
 """
 # mypy: disable-error-code="type-arg"
 
-from device_agent.core import offers, protocol, slots
+from device_agent.core import offers, protocol, shadow, slots
 from device_agent.core.backoff import BackOff
 from device_agent.core.install import Install, InstallFailed
 from device_agent.core.trial import OUT_OF_TIME, PASS, STOP, Trial
@@ -21,11 +21,6 @@ STORAGE_RETRY_MS = 5000
 IDLE_MS = 60000
 
 
-def manifest_name(app: str) -> str:
-    """The file that keeps the manifest being followed."""
-    return app + ".manifest"
-
-
 class Delivery:
     """The delivery of one app that is under way, if there is one."""
 
@@ -37,6 +32,7 @@ class Delivery:
         self.retry = BackOff(self.device.jitter, RETRY_MS, RETRY_LIMIT_MS)
         self.retry_ms = 0
         self.trial: "Trial | None" = None
+        self.shadow: "shadow.Shadow | None" = None
         self.proof: "slots.Proof | None" = None
         self.snapshot_ms = 0
         self.ending: "dict | None" = None
@@ -86,8 +82,9 @@ class Delivery:
 
     def close(self, now_ms: int) -> None:
         """An orderly end: a trial goes on from here after the next start."""
-        if self.trial is not None and self.ending is None:
-            self._keep_snapshot(self.trial, now_ms)
+        counts = self.trial or self.shadow
+        if counts is not None and self.ending is None:
+            self._keep_snapshot(counts, now_ms)
 
     # --- after a restart -------------------------------------------------------------------------
 
@@ -96,7 +93,7 @@ class Delivery:
         state = self.app.state["delivery"]
         if state is None:
             return None
-        manifest = self._stored_manifest()
+        manifest = offers.stored(self.device.storage, self.app.name, self.app.state["manifest"])
         if manifest is None:
             # The retained manifest comes again and is followed anew.
             self.app.state.update({"delivery": None, "manifest": None})
@@ -106,7 +103,7 @@ class Delivery:
             word = "rolled_back" if state["state"] == "trial" else "failed"
             self._end(word, "crash loop: %d restarts in state %s" % (state["boots"], state["state"]))
             return None
-        if state["state"] != "trial":
+        if state["state"] != "trial" or shadow.wanted(manifest):
             self.act = self._step_begin
             return None
         slot: str = state["slot"]
@@ -129,15 +126,6 @@ class Delivery:
         """The slot on trial cannot be loaded any more."""
         self._end("rolled_back", "after a restart the model on trial cannot be loaded: " + reason)
         self.app.return_to_active()
-
-    def _stored_manifest(self) -> "dict | None":
-        try:
-            data = self.device.storage.read(manifest_name(self.app.name))
-        except OSError:
-            return None
-        if data is None or offers.digest_of(data) != self.app.state["manifest"]:
-            return None
-        return protocol.parse_manifest(protocol.open_manifest(data)[2])
 
     # --- what the intake calls --------------------------------------------------------------------
 
@@ -170,10 +158,10 @@ class Delivery:
 
     def _close_jobs(self) -> None:
         self.trial = None
-        for job in (self.install, self.proof):
+        for job in (self.install, self.proof, self.shadow):
             if job is not None:
                 job.close()
-        self.install = self.proof = None
+        self.install = self.proof = self.shadow = None
 
     # --- downloading, verifying, testing ---------------------------------------------------------
 
@@ -209,14 +197,12 @@ class Delivery:
             wait = install.step(now_ms)
             if wait is None:
                 self._proven(install, now_ms)
-                return 0
+            return wait or 0
         except InstallFailed as error:
             self._attempt_failed(error, now_ms)
-            return 0
         except OSError as error:
             self._attempt_failed(InstallFailed("storage: %s" % error, True), now_ms)
-            return 0
-        return wait
+        return 0
 
     def _attempt_failed(self, error: InstallFailed, now_ms: int) -> None:
         self._close_jobs()
@@ -241,8 +227,11 @@ class Delivery:
     def _proven(self, install: Install, now_ms: int) -> None:
         """The new model passed its self-test: let it serve, on trial unless the manifest says not to."""
         slot = install.slot
+        if shadow.wanted(self.manifest):
+            self._begin_shadow(install, now_ms)
+            return
         held = dict(self.app.state["slots"])
-        held[slot] = describe(self.manifest)
+        held[slot] = offers.describe(self.manifest)
         if self.manifest["trial"] is not None:
             delivery = dict(self.app.state["delivery"])
             delivery.update({"state": "trial", "boots": 0, "snapshot": None})
@@ -280,13 +269,36 @@ class Delivery:
             return TRIAL_LOOK_MS
         return 0
 
-    def _keep_snapshot(self, trial: Trial, now_ms: int) -> None:
+    def _keep_snapshot(self, trial: "Trial | shadow.Shadow", now_ms: int) -> None:
         """It has run well for a while: a restart goes on from here, and is no sign of a crash loop."""
         self.snapshot_ms = now_ms + SNAPSHOT_MS
         try:
             self._change_delivery({"snapshot": trial.snapshot(now_ms), "boots": 0})
         except OSError as error:
             self._log("the trial cannot be stored: %s" % error)
+
+    # --- shadow ----------------------------------------------------------------------------------
+
+    def _begin_shadow(self, install: Install, now_ms: int) -> None:
+        # Only a while of good running takes back restarts here: each one begins with the self-test again.
+        self._change_delivery({"state": "trial"})
+        self.install = None
+        self.shadow = shadow.beside(self.app, install, now_ms)
+        self.snapshot_ms = now_ms + SNAPSHOT_MS
+        self.act = self._step_shadow
+        self.device.say(self.status("trial", "in the shadow"))
+
+    def _step_shadow(self, now_ms: int) -> int:
+        beside = self.shadow
+        if beside is None:
+            return 0
+        end = beside.look(now_ms)
+        if end is not None:
+            self._close_jobs()
+            self._end(end[0], end[1], end[2])
+        elif now_ms >= self.snapshot_ms:
+            self._keep_snapshot(beside, now_ms)
+        return 0 if end or beside.waiting else TRIAL_LOOK_MS
 
     def _prove_again(self, reason: str) -> None:
         device, serving = self.device, self.app.serving
@@ -326,9 +338,8 @@ class Delivery:
         self.app.rotate()
         if self.app.serving is not None:
             self.app.serving.phase = "live"
-        self._end(
-            "succeeded", reason, evidence, {"active": self.app.state["delivery"]["slot"], "slots": held}
-        )
+        fields = {"active": self.app.state["delivery"]["slot"], "slots": held}
+        self._end("succeeded", reason, evidence, fields)
 
     def _end(
         self, state: str, reason: str, evidence: "dict | None" = None, fields: "dict | None" = None
@@ -380,18 +391,9 @@ class Delivery:
             message["delivery"] = self.manifest["delivery"]
             message["artifact"] = self.manifest["artifact"]["sha256"]
             message["sequence"] = self.manifest["sequence"]
+            message["shadow"] = shadow.wanted(self.manifest)
         message["attempt"] = delivery["attempt"] if delivery else 1
         return message
 
     def _log(self, text: str) -> None:
         self.device.log("%s: %s" % (self.app.name, text))
-
-
-def describe(manifest: dict) -> dict:
-    """What the state record keeps of an installed artifact; `hello` sends it as `installed`."""
-    return {
-        "artifact": manifest["artifact"]["sha256"],
-        "delivery": manifest["delivery"],
-        "model": manifest["model"],
-        "version": manifest.get("version"),
-    }
