@@ -173,4 +173,4 @@ def kept(x: object) -> object:
         return x.copy()
     if isinstance(x, (bytes, str, int, float)):
         return x
-    return x[:] if hasattr(x, "append") else x  # an array.array
+    return x[:] if hasattr(x, "append") else x  # type: ignore[index]  # an array.array

@@ -1,12 +1,12 @@
 """What a gate looks at: each device's outcome, from its delivery, from before, and from those held back."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django.db.models import Q
 
 from fleet.registry.models import Artifact
-from fleet.rollouts import gates, processes, signals, strategy
+from fleet.rollouts import gates, processes, shadows, signals, strategy
 from fleet.rollouts.models import Delivery, Rollout, Wave
 from fleet.rollouts.signals import Measure
 from fleet.telemetry import comparisons
@@ -71,10 +71,8 @@ def take_from_the_field(wave: Wave) -> None:
     kept = wave.deliveries.filter(state=Delivery.State.SUCCEEDED, kind=Delivery.Kind.INSTALL)
     rows = kept.select_related("artifact", "previous", "rollout").order_by("position", "created_at", "pk")
     fresh = [delivery for delivery in rows if "field" not in delivery.evidence]
-    seen = comparisons.compare(rollout.app, _questions(fresh))
-    for delivery in fresh:
-        found = seen.get(delivery.device_id, comparisons.Comparison(None, None))
-        delivery.evidence = {**delivery.evidence, "field": _facts(found)}
+    for delivery, facts in zip(fresh, _field(rollout, fresh), strict=True):
+        delivery.evidence = {**delivery.evidence, "field": facts}
     Delivery.objects.bulk_update(fresh, ["evidence"], batch_size=500)
 
 
@@ -92,6 +90,20 @@ def differences(found: comparisons.Comparison) -> dict[str, float]:
         "class_mix": signals.mix_change(before.counts.classes, after.counts.classes),
     }
     return {name: measure.value for name, measure in made.items() if measure is not None}
+
+
+def _field(rollout: Rollout, deliveries: Sequence[Delivery]) -> list[dict[str, Any]]:
+    """Each delivery's facts, in order."""
+    if shadows.is_shadow(rollout):
+        return [_facts_of_shadow(delivery.evidence) for delivery in deliveries]
+    seen = comparisons.compare(rollout.app, _questions(deliveries))
+    nothing = comparisons.Comparison(None, None)
+    return [_facts(seen.get(delivery.device_id, nothing)) for delivery in deliveries]
+
+
+def _facts_of_shadow(own: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: round(value, 5) for name, value in shadows.differences(own).items()}
+    return {"labelled": own.get("labelled") or 0, "correct": own.get("correct") or 0, "differences": found}
 
 
 def _questions(deliveries: Iterable[Delivery]) -> list[comparisons.Question]:

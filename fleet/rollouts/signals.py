@@ -24,6 +24,7 @@ SIGNALS: Final = (
     Signal("heap", "the least free heap shrank", True),
     Signal("confidence", "the model is less sure of its answers", False),
     Signal("class_mix", "the mix of answers changed", False),
+    Signal("disagreement", "answers differ from those of the version in use", False),
 )
 BY_NAME: Final = {signal.name: signal for signal in SIGNALS}
 
