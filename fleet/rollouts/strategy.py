@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fleet.errors import Refused
+from fleet.rollouts import signals
 from fleet.rollouts.conditions import Budgets, Rate, Retry, StepTimeouts, Who, Window, is_share
 
 SMALL_FLEET = 40
@@ -141,8 +142,15 @@ class Strategy(BaseModel):
         unmeasured = _NOT_IN_THE_SHADOW if self.trial.shadow else _ONLY_IN_THE_SHADOW
         named = {name: value for name, value in named.items() if name not in unmeasured}
         if self.trial.min_labelled == 0:
-            return {name: value for name, value in named.items() if name != "accuracy"}
-        return {"accuracy_floor": 0.0, **named}
+            return self._with_hold_back({name: value for name, value in named.items() if name != "accuracy"})
+        return {"accuracy_floor": 0.0, **self._with_hold_back(named)}
+
+    def _with_hold_back(self, named: dict[str, float]) -> dict[str, float]:
+        if not self.who.hold_back or self.trial.shadow:
+            return named
+        # A difference of two differences is halved, to stay within [-1, 1].
+        paired = {signals.held_back_name(name): named[name] / 2 for name in signals.PAIRED if name in named}
+        return named | paired
 
     def is_paced(self, fleet: int) -> bool:
         """Whether waves open in parts."""

@@ -49,7 +49,8 @@ def test_a_shadow_is_compared_and_installed_nowhere(client: Client) -> None:
         device.status("succeeded", world.now)
     world.tick(2)
     assert not rollout.deliveries.exclude(state="succeeded").exists()
-    client.force_login(world.user)
+    assert rollout.created_by is not None
+    client.force_login(rollout.created_by)
     found = client.get(f"/api/v1/rollouts/{rollout.pk}/shadow").json()
     assert (found["agreement"], found["labelled"]) == (0.9, 60)
     assert found["latency_change"] == pytest.approx(0.1)
