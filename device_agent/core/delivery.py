@@ -5,10 +5,14 @@ Every change that must survive a power cut is one write of the state record; the
 """
 # mypy: disable-error-code="type-arg"
 
-from device_agent.core import offers, protocol, shadow, slots
+from device_agent.core import offers, protocol, slots
 from device_agent.core.backoff import BackOff
 from device_agent.core.install import Install, InstallFailed
 from device_agent.core.trial import OUT_OF_TIME, PASS, STOP, Trial
+
+TYPE_CHECKING = False  # MicroPython has no `typing`; a board loads this only while a shadow runs
+if TYPE_CHECKING:
+    from device_agent.core.shadow import Shadow
 
 ATTEMPTS = 3
 RETRY_MS = 30000
@@ -32,7 +36,7 @@ class Delivery:
         self.retry = BackOff(self.device.jitter, RETRY_MS, RETRY_LIMIT_MS)
         self.retry_ms = 0
         self.trial: "Trial | None" = None
-        self.shadow: "shadow.Shadow | None" = None
+        self.shadow: "Shadow | None" = None
         self.proof: "slots.Proof | None" = None
         self.snapshot_ms = 0
         self.ending: "dict | None" = None
@@ -103,7 +107,7 @@ class Delivery:
             word = "rolled_back" if state["state"] == "trial" else "failed"
             self._end(word, "crash loop: %d restarts in state %s" % (state["boots"], state["state"]))
             return None
-        if state["state"] != "trial" or shadow.wanted(manifest):
+        if state["state"] != "trial" or offers.is_shadow(manifest):
             self.act = self._step_begin
             return None
         slot: str = state["slot"]
@@ -169,8 +173,7 @@ class Delivery:
         return IDLE_MS
 
     def _step_begin(self, now_ms: int) -> int:
-        slot = self.app.state["delivery"]["slot"]
-        runtime = self.app.runtime.fresh()
+        slot, runtime = self.app.state["delivery"]["slot"], self.app.runtime.fresh()
         self.install = Install(self.device, runtime, self.app.name, slot, self.manifest, self._entered)
         self.act = self._step_install
         return 0
@@ -227,7 +230,7 @@ class Delivery:
     def _proven(self, install: Install, now_ms: int) -> None:
         """The new model passed its self-test: let it serve, on trial unless the manifest says not to."""
         slot = install.slot
-        if shadow.wanted(self.manifest):
+        if offers.is_shadow(self.manifest):
             self._begin_shadow(install, now_ms)
             return
         held = dict(self.app.state["slots"])
@@ -237,8 +240,7 @@ class Delivery:
             delivery.update({"state": "trial", "boots": 0, "snapshot": None})
             self.app.change({"slots": held, "delivery": delivery})
         self.install = None
-        artifact = self.manifest["artifact"]["sha256"]
-        self.app.serve(install.runtime, slot, artifact, install.spec, "trial")
+        self.app.serve(install.runtime, slot, self.manifest["artifact"]["sha256"], install.spec, "trial")
         if self.manifest["trial"] is None:
             self._commit("installed without trial", None, held)
             return
@@ -269,7 +271,7 @@ class Delivery:
             return TRIAL_LOOK_MS
         return 0
 
-    def _keep_snapshot(self, trial: "Trial | shadow.Shadow", now_ms: int) -> None:
+    def _keep_snapshot(self, trial: "Trial | Shadow", now_ms: int) -> None:
         """It has run well for a while: a restart goes on from here, and is no sign of a crash loop."""
         self.snapshot_ms = now_ms + SNAPSHOT_MS
         try:
@@ -280,10 +282,12 @@ class Delivery:
     # --- shadow ----------------------------------------------------------------------------------
 
     def _begin_shadow(self, install: Install, now_ms: int) -> None:
+        from device_agent.core.shadow import beside
+
         # Only a while of good running takes back restarts here: each one begins with the self-test again.
         self._change_delivery({"state": "trial"})
         self.install = None
-        self.shadow = shadow.beside(self.app, install, now_ms)
+        self.shadow = beside(self.app, install, now_ms)
         self.snapshot_ms = now_ms + SNAPSHOT_MS
         self.act = self._step_shadow
         self.device.say(self.status("trial", "in the shadow"))
@@ -381,17 +385,13 @@ class Delivery:
     def status(self, state: str, reason: str) -> dict:
         """The status message about the delivery under way."""
         delivery = self.app.state["delivery"]
-        message = {
-            "kind": protocol.STATUS_DELIVERY,
-            "app": self.app.name,
-            "state": state,
-            "reason": reason[:300],
-        }
+        message = {"kind": protocol.STATUS_DELIVERY, "app": self.app.name}
+        message.update({"state": state, "reason": reason[:300]})
         if self.manifest:
             message["delivery"] = self.manifest["delivery"]
             message["artifact"] = self.manifest["artifact"]["sha256"]
             message["sequence"] = self.manifest["sequence"]
-            message["shadow"] = shadow.wanted(self.manifest)
+            message["shadow"] = offers.is_shadow(self.manifest)
         message["attempt"] = delivery["attempt"] if delivery else 1
         return message
 

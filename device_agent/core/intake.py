@@ -1,7 +1,7 @@
 """Manifests that come for one app: judged, and recorded when they are to be followed."""
 # mypy: disable-error-code="type-arg"
 
-from device_agent.core import offers, protocol, shadow, slots
+from device_agent.core import offers, protocol, slots
 
 EXPIRED_LOOK_MS = 30000
 STORAGE_RETRY_MS = 5000
@@ -75,7 +75,7 @@ class Intake:
         manifest = offers.read_trusted(payload, self.device.trusted_keys())
         slot = slots.other(app.state["active"])
         offers.check(manifest, self.device, app.name, app.state, app.runtime.format, slot)
-        if shadow.wanted(manifest) and app.installed() is None:
+        if offers.is_shadow(manifest) and app.installed() is None:
             raise offers.Refusal("shadow", "no model is installed that a shadow could run beside")
         self.device.storage.write_atomic(slots.manifest_name(app.name), payload)
         record = self.device.record.fields
@@ -98,7 +98,7 @@ class Intake:
         here = installed is not None and installed["artifact"] == manifest["artifact"]["sha256"]
         ended = outcome is not None and outcome["delivery"] == manifest["delivery"]
         # Signed again after its end: only an artifact that got lost since is worth doing again.
-        if ended and (here or outcome["state"] != "succeeded" or shadow.wanted(manifest)):
+        if ended and (here or outcome["state"] != "succeeded" or offers.is_shadow(manifest)):
             self.app.change(fields)
             return
         if here:

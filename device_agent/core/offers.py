@@ -176,6 +176,11 @@ def stored(storage, app: str, digest: str) -> "dict | None":  # type: ignore[no-
     return protocol.parse_manifest(protocol.open_manifest(data)[2])
 
 
+def is_shadow(manifest: dict) -> bool:
+    """Whether a manifest asks for a model to run beside the one that answers, not in its place."""
+    return bool((manifest.get("trial") or {}).get("shadow"))
+
+
 def describe(manifest: dict) -> dict:
     """What the state record keeps of an installed artifact; `hello` sends it as `installed`."""
     return {

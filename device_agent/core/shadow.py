@@ -1,7 +1,7 @@
 """A new model beside the one that answers: it runs on the same inputs, later and when there is time, and is compared.
 
 Inputs wait in a small buffer and are replayed one a step, so that no answer takes longer; when it is full, inputs are
-passed over. The answers of the shadow go nowhere but into its counts.
+passed over. The answers of the shadow go nowhere but into its counts. A board loads this while a shadow runs.
 """
 # mypy: disable-error-code="type-arg"
 
@@ -142,11 +142,6 @@ class Shadow:
         self.rotate()
         self.waiting = []
         self.serving.runtime.unload()
-
-
-def wanted(manifest: dict) -> bool:
-    """Whether a manifest asks for a model to run beside the one that answers, not in its place."""
-    return bool((manifest.get("trial") or {}).get("shadow"))
 
 
 def beside(app, install, now_ms: int) -> Shadow:  # type: ignore[no-untyped-def]
