@@ -88,7 +88,7 @@ def forecast(plan: Plan, fleet: Fleet, rules: Strategy, seed: int = 0) -> Foreca
         round(float(high), 3),
         share_of(good.stopped),
         power,
-        [regression_of(name, size, play(Truth(**{name: size}))) for name, size in _sizes(rules)],
+        [regression_of(name, size, play(_worse(name, size))) for name, size in _sizes(rules)],
         unjudged(plan, rules),
         _sentence(power, plan, rules),
         _warning(power, plan, rules),
@@ -140,6 +140,10 @@ def _sizes(rules: Strategy) -> list[tuple[str, float]]:
     judged = rules.tolerances()
     named = [(name, judged[name]) for name in ("latency", "accuracy") if name in judged]
     return [(name, round(size * limit, 4)) for name, limit in named for size in SIZES if size * limit <= 1]
+
+
+def _worse(signal: str, size: float) -> Truth:
+    return Truth(latency=size) if signal == "latency" else Truth(accuracy=size)
 
 
 def _hours(found: Simulated) -> float:

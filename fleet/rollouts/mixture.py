@@ -6,7 +6,6 @@ A signal whose difference is not imagined adds nothing: its capital is worth les
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,28 +27,16 @@ _MAX_LOG = 300.0
 _LOWEST = -1.0
 
 
-class Outline(Protocol):
-    """What of a rollout's course the gates need."""
-
-    @property
-    def targets(self) -> Counts:
-        """Each device's target, in order."""
-
-    @property
-    def limits(self) -> Limits:
-        """What is tolerated."""
-
-
 class Mixture:
-    """All stopping gates of one course, with their shares of alpha."""
+    """All stopping gates of a rollout to devices of these targets, in order, with their shares of alpha."""
 
-    def __init__(self, course: Outline) -> None:
-        self.targets, self.limits, self.devices = course.targets, course.limits, len(course.targets)
-        kinds = np.unique(course.targets)
+    def __init__(self, targets: Counts, limits: Limits) -> None:
+        self.targets, self.limits, self.devices = targets, limits, len(targets)
+        kinds = np.unique(targets)
         self.masks = [np.ones(self.devices, dtype=bool)]
-        self.masks += [course.targets == kind for kind in kinds] if len(kinds) > 1 else []
+        self.masks += [targets == kind for kind in kinds] if len(kinds) > 1 else []
         self.places = [mask.cumsum(dtype=np.int64) for mask in self.masks]
-        self.weights, self.signal_weight = _weights(len(kinds), course.limits)
+        self.weights, self.signal_weight = _weights(len(kinds), limits)
         self._capital: dict[tuple[int, int], betting.Array] = {}
 
     def stop_at(self, failed: Bits, differences: Differences | None = None) -> Counts:

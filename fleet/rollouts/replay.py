@@ -65,7 +65,7 @@ def play(
     `differences` are what devices that keep the version report, known when a wave has soaked. Memory grows with rows x
     devices: callers play some millions of cells at a time.
     """
-    mixture = Mixture(course)
+    mixture = Mixture(course.targets, course.limits)
     total = failed.cumsum(axis=1, dtype=np.int32)
     table = _Table.of(course)
     state = _State(len(failed), course, clock)
