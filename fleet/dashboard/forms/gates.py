@@ -66,6 +66,17 @@ class GatesForm(StyledForm):
         )),
     }  # fmt: skip
 
+    def __init__(self, data: Any = None, *args: Any, **kwargs: Any) -> None:
+        if data:
+            # What a link does not name keeps its default, on the page as well; only a person can empty it.
+            data = data.copy()
+            for names in GatesForm.SECTIONS.values():
+                for name in names:
+                    data.setdefault(
+                        name, "" if (initial := self.base_fields[name].initial) is None else initial
+                    )
+        super().__init__(data, *args, **kwargs)
+
     def limits(self) -> dict[str, Any]:
         """Parts of the strategy."""
         given = {name: self._share(name) for name in _LIMITS}
@@ -87,6 +98,6 @@ class GatesForm(StyledForm):
         return {name: value for name, value in given.items() if value is not None}
 
     def _share(self, name: str) -> float | None:
-        """0.25 for 25; what a link does not name has its default, what a person emptied has none."""
-        value = self.cleaned_data[name] if self.add_prefix(name) in self.data else self.fields[name].initial
+        """0.25 for 25; None for what was emptied."""
+        value = self.cleaned_data[name]
         return None if value is None else round(value / _PERCENT, 6)

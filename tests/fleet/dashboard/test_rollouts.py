@@ -282,6 +282,7 @@ def test_the_dry_run_says_why_gate_by_gate_and_what_the_gates_catch(artifact: Ar
     assert "<strong>Latency:</strong> the target has no latency budget" in page
     assert "A loss of accuracy is not noticed: the trial expects no labels." in page
     assert "is 50% slower" in page
+    assert 'name="tolerated_latency" value="25.0"' in page, "or the next dry run would judge nothing"
 
 
 def test_the_simulation_draws_what_became_of_the_rollouts(artifact: Artifact, login: Login) -> None:
