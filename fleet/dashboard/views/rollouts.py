@@ -11,15 +11,14 @@ from django.utils import timezone
 from django_tables2 import RequestConfig
 
 from fleet.accounts.roles import Role
-from fleet.dashboard import progress
+from fleet.dashboard import progress, strategy_words
 from fleet.dashboard.access import attempt, page, reader
 from fleet.dashboard.filters import RolloutFilter
 from fleet.dashboard.steering import Asked
 from fleet.dashboard.tables import RolloutTable
 from fleet.dashboard.words import plural
-from fleet.rollouts import consents, offering, services
+from fleet.rollouts import consents, offering, services, shadows, strategy
 from fleet.rollouts.models import Delivery, Rollout, Wave
-from fleet.rollouts.strategy import Strategy
 
 Verb = Callable[[User, Rollout, Asked], Rollout]
 
@@ -99,13 +98,14 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
         "asked": asked,
         "asked_words": plural(asked, "device"),
         "exposed": services.exposed(rollout),
+        "shadow": shadows.compare(rollout) if shadows.is_shadow(rollout) else None,
         "decisions": rollout.decisions.select_related("decided_by", "wave")[:50],
         "deliveries": [(d, progress.evidence_words(d.evidence)) for d in deliveries[:SHOWN_DELIVERIES]],
         "waiting": offering.why_waiting(rollout, timezone.now()),
         "asking": rollout.deliveries.filter(
             consent=Delivery.Consent.WANTED, state=Delivery.State.PENDING
         ).select_related("device")[:SHOWN_DELIVERIES],
-        "strategy": Strategy.model_validate(rollout.strategy),
+        "strategy": strategy_words.rows(strategy.read(rollout.strategy)),
     }
     return render(request, "dashboard/pages/rollout.html", context)
 
