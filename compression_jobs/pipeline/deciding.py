@@ -8,6 +8,7 @@ from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.judging import missed_budgets, missed_goals, shortfall
 from compression_jobs.pipeline.pareto import mark_front
 from compression_jobs.pipeline.publish import passes_test, publish
+from compression_jobs.pipeline.scoring import ends_in_words, in_words
 from compression_jobs.pipeline.targets import Target
 from compression_jobs.pipeline.workshop import Workshop
 
@@ -102,8 +103,8 @@ def _met_sentence(goal: Goal, winner: Candidate) -> str:
     test = winner.test_accuracy
     certainty = "" if winner.shown else "; the intervals are too wide to show it"
     return (
-        f"{goal.target}: {winner.id} has {winner.bytes} bytes and is {test['value']:.1%} accurate on the test rows "
-        f"({test['low']:.1%} to {test['high']:.1%}, n = {test['n']}), "
+        f"{goal.target}: {winner.id} has {winner.bytes} bytes and {in_words(test)} on the test rows "
+        f"({ends_in_words(test)}, n = {test['n']}), "
         f"{100 * test['drop']['value']:.2f} points below the original{certainty}."
     )
 

@@ -14,6 +14,8 @@ from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.intervals import paired_drop, resampled, wilson
 
 Array = npt.NDArray[Any]
+# What the figure called accuracy is in each task.
+MEASURES = {"classification": "accuracy", "regression": "R²", "reconstruction": "area under the ROC curve"}
 Rows = npt.NDArray[np.int64]
 
 
@@ -85,6 +87,18 @@ class Judge:
                 remedy="mark anomalies by 1 in y, in the validation and in the test rows",
             )
         return lambda rows: _area_under_roc(errors[rows], self.y[rows])
+
+
+def in_words(figure: dict[str, Any]) -> str:
+    """How good something is, as the rest of a sentence that begins with its name."""
+    measure, value = figure.get("measure", "accuracy"), figure["value"]
+    return f"is {value:.1%} accurate" if measure == "accuracy" else f"has an {measure} of {value:.3f}"
+
+
+def ends_in_words(figure: dict[str, Any]) -> str:
+    """The ends of a figure's interval."""
+    form = ".1%" if figure.get("measure", "accuracy") == "accuracy" else ".3f"
+    return f"{figure['low']:{form}} to {figure['high']:{form}}"
 
 
 def classes_of(outputs: Array) -> Array:

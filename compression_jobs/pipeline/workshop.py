@@ -22,7 +22,7 @@ from compression_jobs.pipeline.making import make
 from compression_jobs.pipeline.measure import Gauge, Measurement
 from compression_jobs.pipeline.recipe import Recipe, describe
 from compression_jobs.pipeline.sandbox import Limits, run_limited
-from compression_jobs.pipeline.scoring import Figure, Judge
+from compression_jobs.pipeline.scoring import MEASURES, Figure, Judge
 from compression_jobs.pipeline.stages import STEPS_FILE, file_sha256
 
 MAKING_LIMITS = Limits(seconds=600)
@@ -197,7 +197,7 @@ class Follower:
 
 def shown_figure(figure: Figure, judge: Judge, split: str) -> dict[str, Any]:
     """A figure with the number of rows and the split it was measured on."""
-    return {**figure.as_dict(), "n": judge.n, "split": split}
+    return {**figure.as_dict(), "n": judge.n, "split": split, "measure": MEASURES[judge.task]}
 
 
 def _are_whole(folder: Path, facts: dict[str, Any]) -> bool:

@@ -128,11 +128,25 @@ def _check_structure(model: ModelProto) -> None:
         "export with standard ONNX operators only": [
             f"{describe(n)}: operator of the custom domain {n.domain!r}" for n in nodes if not _is_standard(n)
         ],
+        "export with an opset that has these operators": _unknown_operators(model),
     }
     problems = [problem for found in obstacles.values() for problem in found]
     refuse_all(problems, "; ".join(remedy for remedy, found in obstacles.items() if found))
     for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
         elements([max(dim.dim_value, 0) for dim in value.type.tensor_type.shape.dim], value.name)
+
+
+def _unknown_operators(model: ModelProto) -> list[str]:
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    return [
+        f"{describe(node)}: there is no such operator in opset {versions.get(node.domain, 0)}"
+        for node in model.graph.node
+        if _is_standard(node) and not _is_known(node, versions.get(node.domain, 0))
+    ]
+
+
+def _is_known(node: NodeProto, version: int) -> bool:
+    return version > 0 and onnx.defs.has(node.op_type, version, node.domain)
 
 
 def _check_opset(model: ModelProto) -> None:

@@ -77,6 +77,7 @@ def test_obstacles_of_every_kind_are_named_at_once():
         helper.make_node("Magic", ["x"], ["a"], "spell", domain="acme"),
         helper.make_node("SequenceConstruct", ["a"], ["s"], "pile"),
         helper.make_node("Loop", ["x"], ["y"], "again"),
+        helper.make_node("Reluu", ["x"], ["r"], "typo"),
         helper.make_node("ZipMap", ["y"], ["z"], "zip", domain="ai.onnx.ml"),
     ]
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 2)) for name in ("x", "y"))
@@ -84,20 +85,23 @@ def test_obstacles_of_every_kind_are_named_at_once():
     model = helper.make_model(helper.make_graph(nodes, "g", [x], [y]), opset_imports=imports)
     with pytest.raises(Refused) as caught:
         parse_model(model.SerializeToString())
-    assert len(caught.value.problems) == 4
-    assert all(name in str(caught.value) for name in ("spell", "pile", "again", "zip", "zipmap=False"))
+    assert len(caught.value.problems) == 5
+    assert all(
+        name in str(caught.value) for name in ("spell", "pile", "again", "typo", "zip", "zipmap=False")
+    )
 
 
 # --- classical models and the other tasks, measured by the front door -----------------------------
 
 
-def measured(tmp_path, model, **arrays):
+def measured(tmp_path, model, words, **arrays):
     """The published candidate of a model that passes through to onnxruntime."""
     np.savez(tmp_path / "d.npz", **arrays)
     path = save(tmp_path, model)
     result = run_recipe(parse_recipe(["canonicalise"]), path, tmp_path / "d.npz", PI, out=tmp_path / "out")
     assert result.met
     assert result.winner.agreement == pytest.approx(1)
+    assert words in result.sentence
     return result.winner.test_accuracy
 
 
@@ -146,12 +150,12 @@ def test_a_forest_and_a_support_vector_machine_are_measured_for_onnxruntime(tmp_
     x, y = blobs()
     forest = ensemble.RandomForestClassifier(5, random_state=0).fit(x, y)
     made = skl2onnx.to_onnx(forest, x[:1], options={"zipmap": False})
-    assert measured(tmp_path, made, x=x, y=y)["value"] > 0.8
+    assert measured(tmp_path, made, "% accurate on the test rows", x=x, y=y)["value"] > 0.8
     target = x[:, :1] * 2 - x[:, 1:2]
     (tmp_path / "svr").mkdir()
     machine = svm.SVR(kernel="linear").fit(x, target[:, 0])
-    figures = measured(tmp_path / "svr", skl2onnx.to_onnx(machine, x[:1]), x=x, y=target)
-    assert figures["value"] > 0.9  # R²
+    figures = measured(tmp_path / "svr", skl2onnx.to_onnx(machine, x[:1]), "has an R² of", x=x, y=target)
+    assert figures["value"] > 0.9
 
 
 def test_an_autoencoder_is_measured_by_the_area_under_its_roc(tmp_path):
@@ -162,5 +166,7 @@ def test_an_autoencoder_is_measured_by_the_area_under_its_roc(tmp_path):
     onto = (np.linalg.pinv(plane) @ plane).astype(np.float32)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     made = exporters.model(nodes, {"w": onto}, ("N", 8), ("N", 8), 17)
-    figures = measured(tmp_path, made, x=x, y=y.astype(np.int64), task=np.array("reconstruction"))
+    figures = measured(
+        tmp_path, made, "the ROC curve of", x=x, y=y.astype(np.int64), task=np.array("reconstruction")
+    )
     assert figures["value"] > 0.99
