@@ -131,7 +131,13 @@ def schedule(user: Caller, rollout: Rollout, start_at: datetime | None, *, note:
 
 
 def approve(user: Caller, rollout: Rollout, *, note: str = "") -> Rollout:
-    """Approve a rollout that waits for it."""
+    """Approve a rollout that waits for it: a second person does, not the one who made it."""
+    require(user, Role.OPERATOR)
+    if rollout.state == Rollout.State.AWAITING_APPROVAL and rollout.created_by_id == user.pk:
+        raise Conflict(
+            f"you made rollout {rollout.pk}, so a second person must approve it",
+            remedy="Ask another operator, or clone it with require_approval off.",
+        )
     return _verb(user, rollout, "approve", "approve", _because(f"approved; {_when(rollout)}", note))
 
 

@@ -99,7 +99,9 @@ class Strategy(BaseModel):
         None,
         description="Whether a wave opens in parts, the next when the last has answered. Empty: from 20 devices on.",
     )
-    require_approval: bool = False
+    require_approval: bool = Field(
+        False, description="Whether a second person, not the one who made it, must approve it before it starts."
+    )
     approve_waves: bool = Field(False, description="Whether a person says yes before each further wave.")
     ask_consent: bool = Field(
         True,
