@@ -79,7 +79,7 @@ def step(rollout: Rollout, now: datetime) -> int:
 
 def begin(rollout: Rollout, now: datetime) -> int:
     """Draw up the plan as things are now and write it down; a rollout that nobody can take ends with the reason."""
-    order = preparation.Order(rollout.version, rollout.group, rollout.app, strategy.read(rollout.strategy))
+    order = preparation.order_of(rollout)
     plan = preparation.draw_up(order)
     try:
         preparation.refuse_empty(order, plan)
