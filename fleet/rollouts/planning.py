@@ -69,6 +69,7 @@ class Share:
     bytes_per_day: int | None = None
     takes_from: str = ""  # the rollout of lower priority that loses it
     why: tuple[dict[str, Any], ...] = ()  # gate by gate
+    compares: bool = True  # it runs something that the new artifact can be compared with
 
 
 @dataclass(frozen=True)
@@ -246,6 +247,7 @@ class _Sorting:
             bytes_per_day=budget,
             takes_from=candidate.busy_with,
             why=why,
+            compares=bool(candidate.installed),
         )
 
 
