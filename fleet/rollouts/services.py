@@ -71,13 +71,12 @@ def create(
     `half`: the experiment and its side that the rollout is for; its devices are known to be able to take part.
     """
     require(user, Role.OPERATOR)
-    made = _made_before(user, key, version, group)
-    if made is not None:
+    if made := _made_before(user, key, version, group):
         return made
     checked = strategy.read(rules)
     if half is None:
         preview(user, version=version, group=group, app=app, rules=rules)
-    experiment, side = half or (None, "")
+    part = {"experiment": half[0], "side": half[1]} if half else {}
     try:
         with transaction.atomic():
             rollout = Rollout.objects.create(
@@ -89,16 +88,14 @@ def create(
                 created_by_id=user.pk,
                 state_since=timezone.now(),
                 key=_key(user, key),
-                experiment=experiment,
-                side=side,
+                **part,
             )
             events.publish("rollouts", "overview")
     except IntegrityError:
-        made = _made_before(user, key, version, group)
-        if made is None:
-            raise
         # Pressed twice, and the other one was first.
-        return made
+        if made := _made_before(user, key, version, group):
+            return made
+        raise
     return rollout
 
 

@@ -41,24 +41,29 @@ def judge(differences: Sequence[float], alpha: float) -> Finding:
     """Evidence for each side from the pairs that are complete, in any order; infinite where one could not run it."""
     x = np.array(differences, dtype=np.float64)
     needed = 2 / alpha
-    for_a, for_b = capital(-x), capital(x)
+    for_a, for_b = _after_all(-x), _after_all(x)
     winner = "b" if for_b >= needed else "a" if for_a >= needed else ""
     finite = x[np.isfinite(x)]
     mean = float(finite.mean()) if len(finite) else None
     return Finding(winner, for_a, for_b, needed, len(x), mean, _lowest(x, needed), _highest(x, needed))
 
 
-def capital(differences: Array) -> float:
-    """What a gambler has who began with 1 and bet on positive signs."""
+def capital(differences: Array) -> Array:
+    """What a gambler has after each pair (last axis) who began with 1 and bet on positive signs."""
     squashed = np.tanh(np.multiply.outer(np.array(SCALES), differences))
-    logs = np.log1p(np.multiply.outer(np.array(STAKES), squashed)).sum(axis=-1)
-    return float(np.exp(np.minimum(logs, _MAX_LOG)).mean())
+    logs = np.log1p(np.multiply.outer(np.array(STAKES), squashed)).cumsum(axis=-1)
+    made: Array = np.exp(np.minimum(logs, _MAX_LOG)).mean(axis=(0, 1))
+    return made
+
+
+def _after_all(differences: Array) -> float:
+    return float(capital(differences)[-1]) if len(differences) else 1.0
 
 
 def least_pairs(alpha: float) -> int:
     """How many pairs decide when the same version is clearly better in every one."""
     n = 1
-    while capital(np.full(n, np.inf)) < 2 / alpha:
+    while _after_all(np.full(n, np.inf)) < 2 / alpha:
         n += 1
     return n
 
@@ -69,11 +74,11 @@ def _lowest(x: Array, needed: float) -> float | None:
     if not len(finite):
         return None
     low, high = float(finite.min()) - 1, float(finite.max())
-    if capital(x - low) < needed:
+    if _after_all(x - low) < needed:
         return None
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        low, high = (middle, high) if capital(x - middle) >= needed else (low, middle)
+        low, high = (middle, high) if _after_all(x - middle) >= needed else (low, middle)
         if math.isclose(low, high, abs_tol=1e-6):
             break
     return low
