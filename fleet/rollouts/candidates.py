@@ -1,19 +1,22 @@
 """What planning needs to know of devices and artifacts, read from rows in a handful of queries."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fleet.inventory import services as inventory
 from fleet.inventory.labels import facts_of
 from fleet.inventory.models import Device, DeviceApp
-from fleet.registry.models import Artifact, ModelVersion
+from fleet.registry.models import Artifact, LatencyFactor, ModelVersion
 from fleet.rollouts import planning
 from fleet.rollouts.choice import Offer, Room
 from fleet.rollouts.models import Delivery, Experiment, Pair, Rollout
 from fleet.rollouts.strategy import Strategy
+from fleet.telemetry import summaries
 
 # While a rollout is in one of these states its devices belong to it.
 AT_WORK = (Rollout.State.RUNNING, Rollout.State.PAUSED, Rollout.State.HELD, Rollout.State.ROLLING_BACK)
 _ABOVE_ALL = 1000
+# Inferences in the field that say more about a latency than an estimate does.
+ENOUGH_INFERENCES = 20
 _NOT_TAKING_PART = (Delivery.State.CANCELLED, Delivery.State.SKIPPED, Delivery.State.SUPERSEDED)
 
 
@@ -87,9 +90,10 @@ def offers_of(version: ModelVersion) -> dict[str, list[Offer]]:
     """Artifacts of a version by slug of target, oldest first; recalled ones do not count."""
     found = Artifact.objects.filter(version=version, version__recalled_at=None, recalled_at=None)
     found = found.select_related("target")
+    factors = dict(LatencyFactor.objects.values_list("target_id", "factor"))
     offers: dict[str, list[Offer]] = {}
     for artifact in found.order_by("created_at", "pk"):
-        offers.setdefault(artifact.target.slug, []).append(_offer(artifact))
+        offers.setdefault(artifact.target.slug, []).append(_offer(artifact, factors))
     return offers
 
 
@@ -132,7 +136,7 @@ def room_of(device: Device, runs: Artifact | None) -> Room:
     return Room(ram, device.target.latency_us)
 
 
-def _offer(artifact: Artifact) -> Offer:
+def _offer(artifact: Artifact, factors: Mapping[int, float]) -> Offer:
     facts = artifact.measurements
     test = facts.get("test_accuracy") or facts.get("accuracy") or {}
     return Offer(
@@ -141,9 +145,20 @@ def _offer(artifact: Artifact) -> Offer:
         artifact.bytes,
         artifact.transport_bytes,
         _peak(artifact),
-        facts.get("estimated_latency_us"),
+        _latency(artifact, factors),
         test.get("value"),
     )
+
+
+def _latency(artifact: Artifact, factors: Mapping[int, float]) -> int | None:
+    """Median in the field where it runs somewhere, or as estimated and corrected by what its target showed."""
+    if artifact.target.latency_us is None:
+        return None
+    measured = summaries.recent_latency(artifact)
+    if measured.n >= ENOUGH_INFERENCES and measured.p50_us is not None:
+        return measured.p50_us
+    estimated = artifact.measurements.get("estimated_latency_us")
+    return None if estimated is None else round(estimated * factors.get(artifact.target_id, 1.0))
 
 
 def _peak(artifact: Artifact) -> int | None:

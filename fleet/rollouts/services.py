@@ -79,17 +79,9 @@ def create(
     part = {"experiment": half[0], "side": half[1]} if half else {}
     try:
         with transaction.atomic():
-            rollout = Rollout.objects.create(
-                version=version,
-                group=group,
-                app=app,
-                strategy=checked.model_dump(),
-                start_at=start_at,
-                created_by_id=user.pk,
-                state_since=timezone.now(),
-                key=_key(user, key),
-                **part,
-            )
+            made_by = {"created_by_id": user.pk, "key": _key(user, key), "state_since": timezone.now()}
+            what = {"version": version, "group": group, "app": app, "start_at": start_at}
+            rollout = Rollout.objects.create(**what, **made_by, **part, strategy=checked.model_dump())
             events.publish("rollouts", "overview")
     except IntegrityError:
         # Pressed twice, and the other one was first.

@@ -155,6 +155,10 @@ class Strategy(BaseModel):
         paired = {signals.held_back_name(name): named[name] / 2 for name in signals.PAIRED if name in named}
         return named | paired
 
+    def for_one_by_one(self) -> "Strategy":
+        """The same without shares, which are drawn from the whole group."""
+        return self.model_copy(update={"who": self.who.model_copy(update={"share": "", "hold_back": ""})})
+
     def is_paced(self, fleet: int) -> bool:
         """Whether waves open in parts."""
         return fleet >= PACED_FLEET if self.paced is None else self.paced
