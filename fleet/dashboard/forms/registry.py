@@ -116,7 +116,7 @@ class JobForm(StyledForm):
         max_value=1,
         required=False,
         label="Accuracy of at least",
-        help_text="Between 0 and 1, such as 0.90.",
+        help_text="Between 0 and 1, such as 0.90; R² in regression, the area under the ROC curve for anomalies.",
         widget=forms.NumberInput(attrs={"step": "any"}),
     )
     max_drop = forms.FloatField(
