@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.dashboard import words
 from compression_jobs.pipeline.wording import NAMES
+from fleet.dashboard import words
 from fleet.dashboard.charts import BLUE, GREEN, ORANGE, VERMILION, Chart, Table, accuracy_axis
 
 
