@@ -28,9 +28,10 @@ _BOARD = ("device_agent.boards", "device_agent.main")
 _PLAN = tuple(f"device_agent.runtimes.plan.{name}" for name in ("interpreter", "kernels", "layout"))
 # What a board has beside the core.
 MODULES = (*_HOST, *_BOARD, *_PLAN)
-# Loaded by the core when an artifact comes so coded.
-_SEGMENTS = "device_agent.core.segments"
+# Loaded by the core when an artifact comes so coded, and while a shadow runs.
+_LATER = ("segments", "shadow")
 _ROOTS = {
+    "device_agent.core.shadow.beside": "beside",
     "device_agent.core.segments.Segments": "Segments",
     "device_agent.core.agent.NoModel": "NoModel",
     "device_agent.board_host.open_agent": "open_agent",
@@ -46,12 +47,12 @@ def linked(target: str) -> Linked:
     core = tuple(
         f"device_agent.core.{path.stem}"
         for path in sorted((ROOT / "device_agent" / "core").glob("*.py"))
-        if path.stem not in ("__init__", "segments")
+        if path.stem not in ("__init__", *_LATER)
     )
     main = _MAIN.get(target, _BOARD)
     units = (
         Unit("device_agent.core", core),
-        Unit(_SEGMENTS, (_SEGMENTS,)),
+        *(Unit(f"device_agent.core.{name}", (f"device_agent.core.{name}",)) for name in _LATER),
         Unit("device_agent.board_host", _HOST + main),
     )
     return link(ROOT, units, _ROOTS | {f"{main[-1]}.main": "main"}, _PLAN)

@@ -7,18 +7,43 @@ import numpy as np
 
 from fleet.dashboard import words
 from fleet.dashboard.charts import BLUE, GREEN, ORANGE, SKY, VERMILION, Chart, Table
-from fleet.rollouts.forecast import Power, hours_in_words
+from fleet.rollouts.forecast import Forecast, Power, Regression, hours_in_words
 from fleet.rollouts.simulation import Simulated, histogram
 
 
-def of(found: Simulated, devices: int, power: Sequence[Power]) -> dict[str, Chart]:
+def of(found: Simulated, devices: int, outlook: Forecast | None) -> dict[str, Chart]:
     """Every chart of the page."""
     return {
-        "power": power_curve(power, devices),
+        "power": power_curve(outlook.power if outlook else [], devices),
+        "regressions": regressions(outlook.regressions if outlook else []),
         "exposed": exposed(found, devices),
         "hours": hours(found),
         "bytes": sizes(found),
     }
+
+
+def regressions(lines: Sequence[Regression]) -> Chart:
+    """Share of rollouts in which a slower or less accurate version is stopped."""
+    columns = ["the version is", "stopped", "devices exposed", "hours (median)"]
+    table = Table(columns, [[line.words, line.stopped, line.exposed, line.hours] for line in lines])
+    if not lines:
+        return Chart(None, table, "This strategy judges neither latency nor accuracy.")
+    names = [line.words for line in lines]
+    option = _frame(names, "how much worse it is")
+    option["yAxis"] = {"type": "value", "name": "stopped", "unit": "percent", "min": 0, "max": 1}
+    values = _details(names, [line.stopped for line in lines])
+    option["series"] = [
+        {
+            "type": "bar",
+            "name": "stopped",
+            "data": values,
+            "itemStyle": {"color": VERMILION},
+            "barCategoryGap": "30%",
+        }
+    ]
+    best = max(lines, key=lambda line: line.stopped)
+    summary = f"One that never fails but is {best.words} is stopped in {words.share(best.stopped)} of rollouts, after {best.exposed:.0f} devices."
+    return Chart(option, table, summary)
 
 
 def power_curve(power: Sequence[Power], devices: int) -> Chart:
@@ -104,6 +129,13 @@ def _frame(names: list[str], axis: str) -> dict[str, Any]:
 def _shares(names: Sequence[str], values: Sequence[float]) -> list[dict[str, Any]]:
     return [
         {"value": [name, value], "detail": f"{words.share(value)} of rollouts, where {name} of devices fail"}
+        for name, value in zip(names, values, strict=True)
+    ]
+
+
+def _details(names: Sequence[str], values: Sequence[float]) -> list[dict[str, Any]]:
+    return [
+        {"value": [name, value], "detail": f"{words.share(value)} of rollouts, where it is {name}"}
         for name, value in zip(names, values, strict=True)
     ]
 

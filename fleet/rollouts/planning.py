@@ -68,6 +68,7 @@ class Share:
     bytes_per_day: int | None = None
     takes_from: str = ""  # the rollout of lower priority that loses it
     why: tuple[dict[str, Any], ...] = ()  # gate by gate
+    compares: bool = True  # it runs something that the new artifact can be compared with
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,8 @@ class _Sorting:
             return (candidate.recalled if not self.offers.get(candidate.target) else "") or choice.obstacle
         if candidate.installed == offer.sha256:
             return "runs this artifact already"
+        if self.strategy.trial.shadow and not candidate.installed:
+            return "runs nothing that a shadow could run beside"
         if candidate.busy_with and candidate.busy_priority >= self.strategy.priority:
             return f"{candidate.busy_with} is at work on it"
         way = self._way(candidate)
@@ -243,6 +246,7 @@ class _Sorting:
             bytes_per_day=budget,
             takes_from=candidate.busy_with,
             why=why,
+            compares=bool(candidate.installed),
         )
 
 

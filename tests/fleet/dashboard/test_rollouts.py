@@ -208,7 +208,10 @@ def test_the_simulation_draws_what_became_of_the_rollouts(artifact: Artifact, lo
     told = {"dry": "1", **form(artifact), "failing": "100", "own_verdict": "on", "rollouts": "200"}
     answer = client.get(reverse("dashboard:rollout-simulate"), told)
     assert "is stopped in 100.0 % of rollouts" in answer.content.decode()
+    assert "A good version, one that fails on 2.0 % of devices, is stopped in" in answer.content.decode()
     assert all(chart.option for chart in answer.context["charts"].values())
+    slower = client.get(reverse("dashboard:rollout-simulate"), {**told, "failing": "0", "latency": "50"})
+    assert "fails on 0.0 % of devices and is 50% slower is stopped in 0.0 %" in slower.content.decode()
     table = client.get(reverse("dashboard:rollout-simulate"), {**told, "csv": "exposed"}).content.decode()
     assert table.startswith("\ufeffdevices exposed, from") or "devices exposed, from" in table
 
