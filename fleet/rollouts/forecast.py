@@ -115,7 +115,7 @@ def regression_of(signal: str, size: float, found: Simulated) -> Regression:
 
 def regression_in_words(signal: str, size: float) -> str:
     """What a regression is called in a sentence."""
-    return f"{size:.0%} slower" if signal == "latency" else f"{size * 100:.3g} points less accurate"
+    return f"{size * 100:.3g}% slower" if signal == "latency" else f"{size * 100:.3g} points less accurate"
 
 
 def unjudged(plan: Plan, rules: Strategy) -> str:
@@ -160,7 +160,8 @@ def share_of(which: Bits) -> float:
 def hours_in_words(hours: float) -> str:
     """12 minutes, 3.5 hours, 2.1 days."""
     if hours < 1:
-        return f"{max(1, round(hours * 60))} minutes"
+        minutes = max(1, round(hours * 60))
+        return "1 minute" if minutes == 1 else f"{minutes} minutes"
     return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.1f} days"
 
 

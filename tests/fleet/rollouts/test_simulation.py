@@ -104,7 +104,7 @@ def test_the_forecast_says_how_sure_a_slower_version_is_caught_and_what_is_not_l
     assert sure is not None
     assert blind is not None
     assert [line.words for line in sure.regressions] == [
-        *("38% slower", "50% slower", "100% slower"),
+        *("37.5% slower", "50% slower", "100% slower"),
         *("7.5 points less accurate", "10 points less accurate", "20 points less accurate"),
     ]
     assert sure.regressions[2].stopped > 0.7
