@@ -11,7 +11,7 @@ from fleet.cli import server
 from fleet.cli.client import ApiError
 from fleet.cli.supervisor import StartError
 from fleet.cli.up import demo, up
-from fleet.cli.verbs import boards, devices, jobs, models, outlook, records, rollouts, telemetry
+from fleet.cli.verbs import boards, devices, experiments, jobs, models, outlook, records, rollouts, telemetry
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,6 +31,7 @@ for _name, _group in {
     "groups": devices.groups,
     "rollouts": rollouts.rollouts,
     "hooks": records.hooks,
+    "experiments": experiments.experiments,
     "telemetry": telemetry.telemetry,
 }.items():
     app.add_typer(_group, name=_name)

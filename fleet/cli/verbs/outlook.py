@@ -8,6 +8,7 @@ from rich.text import Text
 from fleet.cli.output import AsJson, Column, Row, bytes_text, console, print_json, show
 from fleet.cli.server import client
 from fleet.cli.verbs.rollouts import (
+    LEFT_OUT,
     GroupOption,
     ModelOption,
     StrategyOption,
@@ -17,7 +18,6 @@ from fleet.cli.verbs.rollouts import (
 )
 
 PLANNED: list[Column] = [("wave", "wave"), ("devices", "devices"), ("over the air", "bytes")]
-LEFT_OUT: list[Column] = [("left out", "device"), ("because", "reason")]
 WHY: list[Column] = [("device", "device"), ("artifact", "artifact"), ("gate by gate", "why")]
 CATCHES: list[Column] = [
     ("a version that", "what"),

@@ -38,6 +38,8 @@ DELIVERY: list[Column] = [
     ("reason", "reason"),
     ("changed", ago("changed_at")),
 ]
+LEFT_OUT: list[Column] = [("left out", "device"), ("because", "reason")]
+
 ModelOption = Annotated[str, typer.Option("--model")]
 VersionOption = Annotated[int, typer.Option("--version")]
 GroupOption = Annotated[str, typer.Option("--group")]
@@ -54,7 +56,7 @@ def order(
     model: str, version: int, group: str, app: str, waves: str, strategy: Path | None
 ) -> dict[str, Any]:
     """The body that plans or creates a rollout."""
-    rules = _strategy(strategy)
+    rules = read_rules(strategy)
     if waves:
         rules["waves"] = [_size(part.strip()) for part in waves.split(",")]
     return {"model": model, "version": version, "group": group, "app": app, "strategy": rules}
@@ -224,15 +226,16 @@ def status_line(rollout: Row) -> str:
     return ": ".join(part for part in parts if part)
 
 
-def _strategy(file: Path | None) -> dict[str, Any]:
+def read_rules(file: Path | None) -> dict[str, Any]:
+    """A JSON object in a file; nothing without a file."""
     if file is None:
         return {}
     try:
         found = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise typer.BadParameter(f"{file} cannot be read as JSON: {error}", param_hint="--strategy") from None
+        raise typer.BadParameter(f"{file} cannot be read as JSON: {error}", param_hint="file") from None
     if not isinstance(found, dict):
-        raise typer.BadParameter(f"{file} is not a JSON object", param_hint="--strategy")
+        raise typer.BadParameter(f"{file} is not a JSON object", param_hint="file")
     return found
 
 
