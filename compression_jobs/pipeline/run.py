@@ -10,9 +10,9 @@ from compression_jobs.pipeline.judging import judge, missed_budgets, missed_goal
 from compression_jobs.pipeline.pareto import mark_front
 from compression_jobs.pipeline.publish import passes_test, publish
 from compression_jobs.pipeline.recipe import Recipe, Step, describe
-from compression_jobs.pipeline.scoring import in_words
 from compression_jobs.pipeline.search import check_input, write_results
 from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unknown
+from compression_jobs.pipeline.wording import verdict
 from compression_jobs.pipeline.workshop import Workshop
 
 # The rest of the flash holds what every artifact has beside its weights.
@@ -89,8 +89,8 @@ def _published(workshop: Workshop, candidate: Candidate, goal: Goal | None, targ
     publish(workshop, candidate, target)
     assert candidate.test_accuracy is not None
     sentence = (
-        f"{target.slug}: {candidate.id} has {candidate.bytes} bytes and "
-        f"{in_words(candidate.test_accuracy)} on the test rows (n = {candidate.test_accuracy['n']})."
+        f"{target.slug}: {candidate.id} has {candidate.bytes} bytes and is "
+        f"{verdict(candidate.test_accuracy)} on the test rows (n = {candidate.test_accuracy['n']})."
     )
     shown = goal is None or candidate.shown
     return Result(target.slug, True, shown, candidate, [candidate], sentence)

@@ -1,7 +1,7 @@
 """How good outputs are: accuracy, R² or anomaly AUC by task, with 95 % intervals and the paired drop.
 
-`accuracy` is the word in every figure: the share of right classes (classification), R² (regression) or
-the area under the ROC curve of the reconstruction error (reconstruction).
+`accuracy` is the word for every figure, and its `metric` says what it is: the share of right classes
+(classification), R² (regression) or the area under the ROC curve of the reconstruction error (reconstruction).
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,6 @@ from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.intervals import paired_drop, resampled, wilson
 
 Array = npt.NDArray[Any]
-# What the figure called accuracy is in each task.
-MEASURES = {"classification": "accuracy", "regression": "R²", "reconstruction": "area under the ROC curve"}
 Rows = npt.NDArray[np.int64]
 
 
@@ -32,6 +30,9 @@ class Figure:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
+METRICS = {"classification": "accuracy", "regression": "r2", "reconstruction": "auc"}
+
+
 @dataclass(frozen=True)
 class Judge:
     """Scores outputs against the truth of the rows of one split."""
@@ -44,6 +45,11 @@ class Judge:
     def n(self) -> int:
         """The number of rows."""
         return len(self.y)
+
+    @property
+    def metric(self) -> str:
+        """What its figures are: `accuracy`, `r2` or `auc`."""
+        return METRICS[self.task]
 
     def accuracy(self, outputs: Array) -> Figure:
         """The score of `outputs` with its interval."""
@@ -87,18 +93,6 @@ class Judge:
                 remedy="mark anomalies by 1 in y, in the validation and in the test rows",
             )
         return lambda rows: _area_under_roc(errors[rows], self.y[rows])
-
-
-def in_words(figure: dict[str, Any]) -> str:
-    """How good something is, as the rest of a sentence that begins with its name."""
-    measure, value = figure.get("measure", "accuracy"), figure["value"]
-    return f"is {value:.1%} accurate" if measure == "accuracy" else f"has an {measure} of {value:.3f}"
-
-
-def ends_in_words(figure: dict[str, Any]) -> str:
-    """The ends of a figure's interval."""
-    form = ".1%" if figure.get("measure", "accuracy") == "accuracy" else ".3f"
-    return f"{figure['low']:{form}} to {figure['high']:{form}}"
 
 
 def classes_of(outputs: Array) -> Array:

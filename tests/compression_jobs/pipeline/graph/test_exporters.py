@@ -94,14 +94,13 @@ def test_obstacles_of_every_kind_are_named_at_once():
 # --- classical models and the other tasks, measured by the front door -----------------------------
 
 
-def measured(tmp_path, model, words, **arrays):
+def measured(tmp_path, model, **arrays):
     """The published candidate of a model that passes through to onnxruntime."""
     np.savez(tmp_path / "d.npz", **arrays)
     path = save(tmp_path, model)
     result = run_recipe(parse_recipe(["canonicalise"]), path, tmp_path / "d.npz", PI, out=tmp_path / "out")
     assert result.met
     assert result.winner.agreement == pytest.approx(1)
-    assert words in result.sentence
     return result.winner.test_accuracy
 
 
@@ -150,11 +149,11 @@ def test_a_forest_and_a_support_vector_machine_are_measured_for_onnxruntime(tmp_
     x, y = blobs()
     forest = ensemble.RandomForestClassifier(5, random_state=0).fit(x, y)
     made = skl2onnx.to_onnx(forest, x[:1], options={"zipmap": False})
-    assert measured(tmp_path, made, "% accurate on the test rows", x=x, y=y)["value"] > 0.8
+    assert measured(tmp_path, made, x=x, y=y)["value"] > 0.8
     target = x[:, :1] * 2 - x[:, 1:2]
     (tmp_path / "svr").mkdir()
     machine = svm.SVR(kernel="linear").fit(x, target[:, 0])
-    figures = measured(tmp_path / "svr", skl2onnx.to_onnx(machine, x[:1]), "has an R² of", x=x, y=target)
+    figures = measured(tmp_path / "svr", skl2onnx.to_onnx(machine, x[:1]), x=x, y=target)
     assert figures["value"] > 0.9
 
 
@@ -166,7 +165,5 @@ def test_an_autoencoder_is_measured_by_the_area_under_its_roc(tmp_path):
     onto = (np.linalg.pinv(plane) @ plane).astype(np.float32)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     made = exporters.model(nodes, {"w": onto}, ("N", 8), ("N", 8), 17)
-    figures = measured(
-        tmp_path, made, "the ROC curve of", x=x, y=y.astype(np.int64), task=np.array("reconstruction")
-    )
+    figures = measured(tmp_path, made, x=x, y=y.astype(np.int64), task=np.array("reconstruction"))
     assert figures["value"] > 0.99
