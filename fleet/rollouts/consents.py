@@ -52,9 +52,10 @@ def ask(rollout: Rollout, now: datetime) -> int:
     if not fresh:
         return 0
     with transaction.atomic():
-        for delivery in fresh:
-            delivery.question = uuid.uuid4()
-        Command.objects.bulk_create([_question(rollout, delivery, now) for delivery in fresh])
+        questions = [_question(rollout, delivery, now) for delivery in fresh]
+        Command.objects.bulk_create(questions)
+        for delivery, question in zip(fresh, questions, strict=True):
+            delivery.question = question.pk
         Delivery.objects.bulk_update(fresh, ["question"], batch_size=500)
         events.wake_outbox()
     return len(fresh)
@@ -115,7 +116,7 @@ def _question(rollout: Rollout, delivery: Delivery, now: datetime) -> Command:
         "bytes": delivery.artifact.transport_bytes if delivery.artifact else 0,
     }
     return Command(
-        id=delivery.question,
+        id=uuid.uuid4(),
         device=delivery.device,
         app=rollout.app,
         name=protocol.QUESTION,

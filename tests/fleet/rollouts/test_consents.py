@@ -36,7 +36,8 @@ def test_a_person_at_the_device_says_now_tonight_or_no() -> None:
     world, rollout = asking(4)
     world.tick(3)
     asked = questions()
-    assert len(asked) == 4 and not world.offered()
+    assert len(asked) == 4
+    assert not world.offered()
     assert asked["pi-0"].args["model"] == rollout.version.model.slug
     assert (asked["pi-0"].args["version"], asked["pi-0"].app) == (rollout.version.number, "main")
     for name, said in (("pi-0", "now"), ("pi-1", "tonight"), ("pi-2", "no"), ("pi-3", "whatever")):
