@@ -28,10 +28,12 @@ _BOARD = ("device_agent.boards", "device_agent.main")
 _PLAN = tuple(f"device_agent.runtimes.plan.{name}" for name in ("interpreter", "kernels", "layout"))
 # What a board has beside the core.
 MODULES = (*_HOST, *_BOARD, *_PLAN)
-# Loaded by the core when an artifact comes so coded, and while a shadow runs.
-_LATER = ("segments", "shadow")
+# Loaded by the core when an artifact comes so coded, while a shadow runs, and when a person is asked.
+_LATER = ("segments", "shadow", "consent")
 _ROOTS = {
     "device_agent.core.shadow.beside": "beside",
+    "device_agent.core.consent.ask": "ask",
+    "device_agent.core.consent.say": "say",
     "device_agent.core.segments.Segments": "Segments",
     "device_agent.core.agent.NoModel": "NoModel",
     "device_agent.board_host.open_agent": "open_agent",

@@ -18,6 +18,7 @@ class Commands:
         self.apps = apps
         self.can_restart = can_restart
         self.restart_ms: "int | None" = None
+        self.asked: dict = {}  # what a person at the device is asked, by app
         # A restart command comes again when its answer was lost; this one is over.
         self.done = [device.record.fields.get("restarted", "")]
 
@@ -34,11 +35,20 @@ class Commands:
         utc, expires_at = self.device.clock.utc(), command.get("expires_at")
         if utc is not None and isinstance(expires_at, int) and utc > expires_at:
             return
-        if command["id"] in self.done:
+        done, is_question = command["id"] in self.done, command["name"] == protocol.QUESTION
+        if is_question and not done:
+            from device_agent.core.consent import ask
+
+            ask(self, command)
+        elif not done:
+            self.is_done(command["id"])
+            self._do(command, now_ms)
+        elif not is_question:  # what a person said lies in the spool
             self.answer(command["id"], True, "done before")
-            return
-        self.done = self.done[1 - REMEMBERED :] + [command["id"]]
-        self._do(command, now_ms)
+
+    def is_done(self, number: str) -> None:
+        """Remember a command, which may come again."""
+        self.done = self.done[1 - REMEMBERED :] + [number]
 
     def _do(self, command: dict, now_ms: int) -> None:
         number, name = command["id"], command["name"]

@@ -13,7 +13,7 @@ from device_agent.linking.names import shorten
 from device_agent.linking.shrink import Reach, fold, without_empty_bases
 
 # What an application may use: it is not linked, so these names stay.
-PUBLIC = frozenset(("predict", "label", "status", "clock", "ticks_ms", "utc"))
+PUBLIC = frozenset(("predict", "label", "status", "consent", "clock", "ticks_ms", "utc"))
 
 
 @dataclass(frozen=True)
