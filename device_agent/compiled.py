@@ -9,11 +9,13 @@ from pathlib import Path
 
 from device_agent.errors import AgentError, MissingPackageError
 from device_agent.linking.link import Linked, Unit, link, write_meaning
+from device_agent.linking.texts import TEXTS
 
 ROOT = Path(__file__).resolve().parents[1]
 # Machine code of the kernels for each hardware class; `unix` is MicroPython on this machine.
 ARCHITECTURES = {"esp32": "xtensawin", "esp32-s3": "xtensawin", "rp2040": "armv6m", "unix": "x64"}
 MEANING = "names.json"
+CORE = "device_agent/core"
 
 _HOST = (
     "device_agent.board_host",
@@ -28,10 +30,16 @@ _BOARD = ("device_agent.boards", "device_agent.main")
 _PLAN = tuple(f"device_agent.runtimes.plan.{name}" for name in ("interpreter", "kernels", "layout"))
 # What a board has beside the core.
 MODULES = (*_HOST, *_BOARD, *_PLAN)
-# Loaded by the core when an artifact comes so coded.
-_SEGMENTS = "device_agent.core.segments"
+# Loaded by the core when they are needed, and forgotten with their last user.
+_PARTS = {
+    "device_agent.core.trust": ("read_trusted",),
+    "device_agent.core.offers": ("check",),
+    "device_agent.core.install": ("Install",),
+    "device_agent.core.selftest": ("SelfTest",),
+    "device_agent.core.segments": ("Segments",),
+    "device_agent.core.trial": ("Trial",),
+}
 _ROOTS = {
-    "device_agent.core.segments.Segments": "Segments",
     "device_agent.core.agent.NoModel": "NoModel",
     "device_agent.board_host.open_agent": "open_agent",
     "device_agent.board_host.run": "run",
@@ -40,21 +48,20 @@ _ROOTS = {
 
 
 def linked(target: str) -> Linked:
-    """The agent for a target as two modules, `device_agent.core` and `device_agent.board_host`; raises AgentError."""
+    """The agent for a target as two modules, `device_agent.core` with its parts and `device_agent.board_host`; raises AgentError."""
     if target not in ARCHITECTURES:
         raise AgentError(f"{target} does not run MicroPython; these do: {', '.join(ARCHITECTURES)}")
     core = tuple(
         f"device_agent.core.{path.stem}"
         for path in sorted((ROOT / "device_agent" / "core").glob("*.py"))
-        if path.stem not in ("__init__", "segments")
+        if path.stem != "__init__"
     )
     main = _MAIN.get(target, _BOARD)
     units = (
         Unit("device_agent.core", core),
-        Unit(_SEGMENTS, (_SEGMENTS,)),
         Unit("device_agent.board_host", _HOST + main),
     )
-    return link(ROOT, units, _ROOTS | {f"{main[-1]}.main": "main"}, _PLAN)
+    return link(ROOT, units, _ROOTS | {f"{main[-1]}.main": "main"}, _PARTS, _PLAN)
 
 
 def compile_agent(folder: Path, target: str) -> None:
@@ -67,6 +74,7 @@ def compile_agent(folder: Path, target: str) -> None:
         written.write_text(source)
         _compile(written, written.with_suffix(".mpy"), target)
         written.unlink()
+    (folder / CORE / TEXTS).write_text(made.texts)
     for name in _PLAN:
         _compile(_source(name), folder / (name.replace(".", "/") + ".mpy"), target)
     write_meaning(folder / MEANING, made)

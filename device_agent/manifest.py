@@ -46,6 +46,7 @@ package(
         "core/spool.py",
         "core/storage.py",
         "core/trial.py",
+        "core/trust.py",
         "runtimes/__init__.py",
         "runtimes/plan/__init__.py",
         "runtimes/plan/interpreter.py",

@@ -7,8 +7,13 @@ Every change that must survive a power cut is one write of the state record; the
 
 from device_agent.core import offers, protocol, slots
 from device_agent.core.backoff import BackOff
-from device_agent.core.install import Install, InstallFailed
-from device_agent.core.trial import OUT_OF_TIME, PASS, STOP, Trial
+from device_agent.core.install import InstallFailed
+from device_agent.core.trial import OUT_OF_TIME, PASS, STOP
+
+TYPE_CHECKING = False  # MicroPython has no `typing`; a board loads these two only while it needs them
+if TYPE_CHECKING:
+    from device_agent.core.install import Install
+    from device_agent.core.trial import Trial
 
 ATTEMPTS = 3
 RETRY_MS = 30000
@@ -181,6 +186,8 @@ class Delivery:
         return IDLE_MS
 
     def _step_begin(self, now_ms: int) -> int:
+        from device_agent.core.install import Install
+
         slot = self.app.state["delivery"]["slot"]
         runtime = self.app.runtime.fresh()
         self.install = Install(self.device, runtime, self.app.name, slot, self.manifest, self._entered)
@@ -238,7 +245,7 @@ class Delivery:
         self.act = self._step_begin
         return 0
 
-    def _proven(self, install: Install, now_ms: int) -> None:
+    def _proven(self, install: "Install", now_ms: int) -> None:
         """The new model passed its self-test: let it serve, on trial unless the manifest says not to."""
         slot = install.slot
         held = dict(self.app.state["slots"])
@@ -259,6 +266,8 @@ class Delivery:
     # --- trial -----------------------------------------------------------------------------------
 
     def _begin_trial(self, now_ms: int) -> None:
+        from device_agent.core.trial import Trial
+
         self.trial = Trial(self.manifest["trial"], now_ms)
         self.snapshot_ms = now_ms + SNAPSHOT_MS
         self.act = self._step_trial
@@ -280,7 +289,7 @@ class Delivery:
             return TRIAL_LOOK_MS
         return 0
 
-    def _keep_snapshot(self, trial: Trial, now_ms: int) -> None:
+    def _keep_snapshot(self, trial: "Trial", now_ms: int) -> None:
         """It has run well for a while: a restart goes on from here, and is no sign of a crash loop."""
         self.snapshot_ms = now_ms + SNAPSHOT_MS
         try:

@@ -43,8 +43,8 @@ class Intake:
         except offers.Expired as expired:
             self._wait_for_new(expired, digest)
             self._look_again(payload, now_ms + EXPIRED_LOOK_MS)
-        except OSError as error:
-            self.device.log("%s: a manifest cannot be stored: %s" % (self.app.name, error))
+        except (OSError, MemoryError) as error:
+            self.device.log("%s: a manifest cannot be taken in: %s" % (self.app.name, error))
             self._look_again(payload, now_ms + STORAGE_RETRY_MS)
         return 0
 
@@ -73,18 +73,31 @@ class Intake:
 
     def _judge(self, payload: bytes, digest: str) -> None:
         app = self.app
-        manifest = offers.read_trusted(payload, self.device.trusted_keys())
-        slot = slots.other(app.state["active"])
-        offers.check(manifest, self.device, app.name, app.state, app.runtime.format, slot)
+        manifest = self._read(payload)
+        self._check(manifest)
         self.device.storage.write_atomic(manifest_name(app.name), payload)
         record = self.device.record.fields
         keys_before = record["keys"]
         record["keys"] = manifest.get("keys") or keys_before
         try:
             self._follow(manifest, {"sequence": manifest["sequence"], "manifest": digest})
-        except OSError:
+        except (OSError, MemoryError):
             record["keys"] = keys_before
             raise
+
+    # Two functions, so that a board has the code of one check at a time in memory.
+
+    def _read(self, payload: bytes) -> dict:
+        from device_agent.core.trust import read_trusted
+
+        return read_trusted(payload, self.device.trusted_keys())
+
+    def _check(self, manifest: dict) -> None:
+        from device_agent.core.offers import check
+
+        app = self.app
+        slot = slots.other(app.state["active"])
+        check(manifest, self.device, app.name, app.state, app.runtime.format, slot)
 
     def _follow(self, manifest: dict, fields: dict) -> None:
         """Raises OSError, and then nothing has changed."""

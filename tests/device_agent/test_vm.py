@@ -100,7 +100,7 @@ def deliver(fleet: Fleet, config: dict[str, Any], code: Path, folder: Path, heap
         outcome = fleet.outcome()
         assert outcome["state"] == "succeeded", outcome
         assert outcome["evidence"]["correct"] == outcome["evidence"]["labelled"] >= 10
-        report = fleet.until("a report", "report", lambda message: message["phase"] == "live")
+        report = fleet.until("a report", "report", lambda message: message["phase"] == "live" and message["labelled"] > 0)
         assert min(report["n"], report["labelled"], report["heap_free_min"]) > 0
 
 
