@@ -31,13 +31,14 @@ _PLAN = tuple(f"device_agent.runtimes.plan.{name}" for name in ("interpreter", "
 # What a board has beside the core.
 MODULES = (*_HOST, *_BOARD, *_PLAN)
 # Loaded by the core when they are needed, and forgotten with their last user.
-_PARTS = {
+_PARTS: dict[str, tuple[str, ...]] = {
     "device_agent.core.trust": ("read_trusted",),
     "device_agent.core.offers": ("check",),
     "device_agent.core.install": ("Install",),
     "device_agent.core.selftest": ("SelfTest",),
     "device_agent.core.segments": ("Segments",),
     "device_agent.core.trial": ("Trial",),
+    "device_agent.core.shadow": ("beside",),
 }
 _ROOTS = {
     "device_agent.core.agent.NoModel": "NoModel",

@@ -42,6 +42,7 @@ package(
         "core/segments.py",
         "core/selftest.py",
         "core/serving.py",
+        "core/shadow.py",
         "core/slots.py",
         "core/spool.py",
         "core/storage.py",

@@ -95,6 +95,8 @@ class App:
         window = self.serving and self.serving.take_window()
         if window:
             self.device.report(window)
+        if self.delivery.shadow is not None:
+            self.delivery.shadow.rotate()
 
     def predict(self, x: object) -> "tuple[list, Answer]":
         """Outputs and what to remember; raises what the runtime raises. There must be a model that serves."""
@@ -110,6 +112,8 @@ class App:
             self.delivery.failed()
             raise
         self.delivery.ran(latency_us)
+        if self.delivery.shadow is not None:
+            self.delivery.shadow.saw(x, answer, latency_us)
         if serving.open_window(0).full():
             self.rotate()
         return outputs, answer
@@ -122,6 +126,8 @@ class App:
         correct = serving.judge(answer, y, self.device.clock.ticks_ms())
         if correct is not None:
             self.delivery.observe(correct)
+        if self.delivery.shadow is not None:
+            self.delivery.shadow.judged(answer, y, bool(correct))
         return True
 
     # --- steps -----------------------------------------------------------------------------------

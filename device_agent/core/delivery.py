@@ -10,9 +10,10 @@ from device_agent.core.backoff import BackOff
 from device_agent.core.install import InstallFailed
 from device_agent.core.trial import OUT_OF_TIME, PASS, STOP
 
-TYPE_CHECKING = False  # MicroPython has no `typing`; a board loads these two only while it needs them
+TYPE_CHECKING = False  # MicroPython has no `typing`; a board loads these only while it needs them
 if TYPE_CHECKING:
     from device_agent.core.install import Install
+    from device_agent.core.shadow import Shadow
     from device_agent.core.trial import Trial
 
 ATTEMPTS = 3
@@ -26,11 +27,6 @@ STORAGE_RETRY_MS = 5000
 IDLE_MS = 60000
 
 
-def manifest_name(app: str) -> str:
-    """The file that keeps the manifest being followed."""
-    return app + ".manifest"
-
-
 class Delivery:
     """The delivery of one app that is under way, if there is one."""
 
@@ -42,6 +38,7 @@ class Delivery:
         self.retry = BackOff(self.device.jitter, RETRY_MS, RETRY_LIMIT_MS)
         self.retry_ms = 0
         self.trial: "Trial | None" = None
+        self.shadow: "Shadow | None" = None
         self.proof: "slots.Proof | None" = None
         self.snapshot_ms = 0
         self.ending: "dict | None" = None
@@ -91,8 +88,9 @@ class Delivery:
 
     def close(self, now_ms: int) -> None:
         """An orderly end: a trial goes on from here after the next start."""
-        if self.trial is not None and self.ending is None:
-            self._keep_snapshot(self.trial, now_ms)
+        counts = self.trial or self.shadow
+        if counts is not None and self.ending is None:
+            self._keep_snapshot(counts, now_ms)
 
     # --- after a restart -------------------------------------------------------------------------
 
@@ -101,7 +99,7 @@ class Delivery:
         state = self.app.state["delivery"]
         if state is None:
             return None
-        manifest = self._stored_manifest()
+        manifest = offers.stored(self.device.storage, self.app.name, self.app.state["manifest"])
         if manifest is None:
             # The retained manifest comes again and is followed anew.
             self.app.state.update({"delivery": None, "manifest": None})
@@ -111,7 +109,7 @@ class Delivery:
             word = "rolled_back" if state["state"] == "trial" else "failed"
             self._end(word, "crash loop: %d restarts in state %s" % (state["boots"], state["state"]))
             return None
-        if state["state"] != "trial":
+        if state["state"] != "trial" or offers.is_shadow(manifest):
             self.act = self._step_begin
             return None
         slot: str = state["slot"]
@@ -134,15 +132,6 @@ class Delivery:
         """The slot on trial cannot be loaded any more."""
         self._end("rolled_back", "after a restart the model on trial cannot be loaded: " + reason)
         self.app.return_to_active()
-
-    def _stored_manifest(self) -> "dict | None":
-        try:
-            data = self.device.storage.read(manifest_name(self.app.name))
-        except OSError:
-            return None
-        if data is None or offers.digest_of(data) != self.app.state["manifest"]:
-            return None
-        return protocol.parse_manifest(protocol.open_manifest(data)[2])
 
     # --- what the intake calls --------------------------------------------------------------------
 
@@ -175,10 +164,10 @@ class Delivery:
 
     def _close_jobs(self) -> None:
         self.trial = None
-        for job in (self.install, self.proof):
+        for job in (self.install, self.proof, self.shadow):
             if job is not None:
                 job.close()
-        self.install = self.proof = None
+        self.install = self.proof = self.shadow = None
 
     # --- downloading, verifying, testing ---------------------------------------------------------
 
@@ -188,8 +177,7 @@ class Delivery:
     def _step_begin(self, now_ms: int) -> int:
         from device_agent.core.install import Install
 
-        slot = self.app.state["delivery"]["slot"]
-        runtime = self.app.runtime.fresh()
+        slot, runtime = self.app.state["delivery"]["slot"], self.app.runtime.fresh()
         self.install = Install(self.device, runtime, self.app.name, slot, self.manifest, self._entered)
         self.act = self._step_install
         return 0
@@ -216,14 +204,12 @@ class Delivery:
             wait = install.step(now_ms)
             if wait is None:
                 self._proven(install, now_ms)
-                return 0
+            return wait or 0
         except InstallFailed as error:
             self._attempt_failed(error, now_ms)
-            return 0
         except OSError as error:
             self._attempt_failed(InstallFailed("storage: %s" % error, True), now_ms)
-            return 0
-        return wait
+        return 0
 
     def _attempt_failed(self, error: InstallFailed, now_ms: int) -> None:
         self._close_jobs()
@@ -248,15 +234,17 @@ class Delivery:
     def _proven(self, install: "Install", now_ms: int) -> None:
         """The new model passed its self-test: let it serve, on trial unless the manifest says not to."""
         slot = install.slot
+        if offers.is_shadow(self.manifest):
+            self._begin_shadow(install, now_ms)
+            return
         held = dict(self.app.state["slots"])
-        held[slot] = describe(self.manifest)
+        held[slot] = offers.describe(self.manifest)
         if self.manifest["trial"] is not None:
             delivery = dict(self.app.state["delivery"])
             delivery.update({"state": "trial", "boots": 0, "snapshot": None})
             self.app.change({"slots": held, "delivery": delivery})
         self.install = None
-        artifact = self.manifest["artifact"]["sha256"]
-        self.app.serve(install.runtime, slot, artifact, install.spec, "trial")
+        self.app.serve(install.runtime, slot, self.manifest["artifact"]["sha256"], install.spec, "trial")
         if self.manifest["trial"] is None:
             self._commit("installed without trial", None, held)
             return
@@ -289,13 +277,38 @@ class Delivery:
             return TRIAL_LOOK_MS
         return 0
 
-    def _keep_snapshot(self, trial: "Trial", now_ms: int) -> None:
+    def _keep_snapshot(self, trial: "Trial | Shadow", now_ms: int) -> None:
         """It has run well for a while: a restart goes on from here, and is no sign of a crash loop."""
         self.snapshot_ms = now_ms + SNAPSHOT_MS
         try:
             self._change_delivery({"snapshot": trial.snapshot(now_ms), "boots": 0})
         except OSError as error:
             self._log("the trial cannot be stored: %s" % error)
+
+    # --- shadow ----------------------------------------------------------------------------------
+
+    def _begin_shadow(self, install: "Install", now_ms: int) -> None:
+        from device_agent.core.shadow import beside
+
+        # Only a while of good running takes back restarts here: each one begins with the self-test again.
+        self._change_delivery({"state": "trial"})
+        self.install = None
+        self.shadow = beside(self.app, install, now_ms)
+        self.snapshot_ms = now_ms + SNAPSHOT_MS
+        self.act = self._step_shadow
+        self.device.say(self.status("trial", "in the shadow"))
+
+    def _step_shadow(self, now_ms: int) -> int:
+        beside = self.shadow
+        if beside is None:
+            return 0
+        end = beside.look(now_ms)
+        if end is not None:
+            self._close_jobs()
+            self._end(end[0], end[1], end[2])
+        elif now_ms >= self.snapshot_ms:
+            self._keep_snapshot(beside, now_ms)
+        return 0 if end or beside.waiting else TRIAL_LOOK_MS
 
     def _prove_again(self, reason: str) -> None:
         device, serving = self.device, self.app.serving
@@ -335,9 +348,8 @@ class Delivery:
         self.app.rotate()
         if self.app.serving is not None:
             self.app.serving.phase = "live"
-        self._end(
-            "succeeded", reason, evidence, {"active": self.app.state["delivery"]["slot"], "slots": held}
-        )
+        fields = {"active": self.app.state["delivery"]["slot"], "slots": held}
+        self._end("succeeded", reason, evidence, fields)
 
     def _end(
         self, state: str, reason: str, evidence: "dict | None" = None, fields: "dict | None" = None
@@ -379,28 +391,15 @@ class Delivery:
     def status(self, state: str, reason: str) -> dict:
         """The status message about the delivery under way."""
         delivery = self.app.state["delivery"]
-        message = {
-            "kind": protocol.STATUS_DELIVERY,
-            "app": self.app.name,
-            "state": state,
-            "reason": reason[:300],
-        }
+        message = {"kind": protocol.STATUS_DELIVERY, "app": self.app.name}
+        message.update({"state": state, "reason": reason[:300]})
         if self.manifest:
             message["delivery"] = self.manifest["delivery"]
             message["artifact"] = self.manifest["artifact"]["sha256"]
             message["sequence"] = self.manifest["sequence"]
+            message["shadow"] = offers.is_shadow(self.manifest)
         message["attempt"] = delivery["attempt"] if delivery else 1
         return message
 
     def _log(self, text: str) -> None:
         self.device.log("%s: %s" % (self.app.name, text))
-
-
-def describe(manifest: dict) -> dict:
-    """What the state record keeps of an installed artifact; `hello` sends it as `installed`."""
-    return {
-        "artifact": manifest["artifact"]["sha256"],
-        "delivery": manifest["delivery"],
-        "model": manifest["model"],
-        "version": manifest.get("version"),
-    }

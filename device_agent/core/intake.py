@@ -2,7 +2,6 @@
 # mypy: disable-error-code="type-arg"
 
 from device_agent.core import offers, protocol, slots
-from device_agent.core.delivery import describe, manifest_name
 
 EXPIRED_LOOK_MS = 30000
 STORAGE_RETRY_MS = 5000
@@ -75,7 +74,7 @@ class Intake:
         app = self.app
         manifest = self._read(payload)
         self._check(manifest)
-        self.device.storage.write_atomic(manifest_name(app.name), payload)
+        self.device.storage.write_atomic(slots.manifest_name(app.name), payload)
         record = self.device.record.fields
         keys_before = record["keys"]
         record["keys"] = manifest.get("keys") or keys_before
@@ -98,6 +97,8 @@ class Intake:
         app = self.app
         slot = slots.other(app.state["active"])
         check(manifest, self.device, app.name, app.state, app.runtime.format, slot)
+        if offers.is_shadow(manifest) and app.installed() is None:
+            raise offers.Refusal("shadow", "no model is installed that a shadow could run beside")
 
     def _follow(self, manifest: dict, fields: dict) -> None:
         """Raises OSError, and then nothing has changed."""
@@ -110,7 +111,7 @@ class Intake:
         here = installed is not None and installed["artifact"] == manifest["artifact"]["sha256"]
         ended = outcome is not None and outcome["delivery"] == manifest["delivery"]
         # Signed again after its end: only an artifact that got lost since is worth doing again.
-        if ended and (here or outcome["state"] != "succeeded"):
+        if ended and (here or outcome["state"] != "succeeded" or offers.is_shadow(manifest)):
             self.app.change(fields)
             return
         if here:
@@ -121,7 +122,7 @@ class Intake:
     def _already_installed(self, manifest: dict, fields: dict) -> None:
         state = self.app.state
         held = dict(state["slots"])
-        held[state["active"]] = describe(manifest)
+        held[state["active"]] = offers.describe(manifest)
         outcome = {"delivery": manifest["delivery"], "state": "succeeded", "reason": "already installed"}
         fields.update({"slots": held, "outcome": outcome, "delivery": None})
         self.app.change(fields)

@@ -209,8 +209,9 @@ def parse_hello(payload: bytes) -> dict:  # type: ignore[type-arg]
 def parse_status(payload: bytes) -> dict:  # type: ignore[type-arg]
     """A checked status, by `kind`.
 
-    `delivery`: app, delivery, state, reason, artifact, sequence, attempt, evidence {n, errors, labelled, correct,
-    e_value, enough}; `missing`: blob, chunk_bytes, chunks; `answer`: command, ok, result. All: epoch, boot.
+    `delivery`: app, delivery, state, reason, artifact, sequence, attempt, shadow (bool: its end leaves what is
+    installed), evidence {n, errors, labelled, correct, e_value, enough; of a shadow: compared, agreed, old_correct,
+    old_us, new_us}; `missing`: blob, chunk_bytes, chunks; `answer`: command, ok, result. All: epoch, boot.
     """
     message = decode(payload)
     kind = message.get("kind")
@@ -308,7 +309,7 @@ def parse_manifest(body: bytes) -> dict:  # type: ignore[type-arg]
     Fields: sequence, issued_at, expires_at (UTC seconds), device, app, delivery, target, model, version,
     artifact {sha256, bytes, format}, transport {coding, sha256, bytes, chunk_bytes, index[, url]}, self_test {sha256,
     bytes, chunk_bytes, index}, signature_spec (object, or {blob {sha256, bytes, chunk_bytes, index}}), trial
-    {min_inferences, max_seconds, max_errors, deadline_us, min_labelled, accuracy_floor, alpha} or null, keys
+    {min_inferences, max_seconds, max_errors, deadline_us, min_labelled, accuracy_floor, alpha, shadow} or null, keys
     [{id, key}] (hexadecimal, rotation).
     """
     message = decode(body)

@@ -17,6 +17,7 @@ class Answer:
         self.kind = kind
         self.values = values
         self.scores = scores
+        self.shadow: "Answer | None" = None  # what a model in the shadow said to the same input
 
 
 class Serving:
@@ -66,10 +67,14 @@ class Serving:
         if self.task == answers.CLASSIFICATION and len(outputs[0]) <= MAX_SCORES:
             scores = answers.flat(outputs[0])
             kind, confidence = answers.top_class(scores)
-            window.answered(self.names[kind] if kind < len(self.names) else str(kind), confidence)
+            window.answered(self.name_of(kind), confidence)
             return Answer(self, kind, [], len(scores))
         values = answers.flat(outputs[0]) if self.task == answers.REGRESSION else []
         return Answer(self, None, values, 0)
+
+    def name_of(self, kind: int) -> str:
+        """What the model calls a class."""
+        return self.names[kind] if kind < len(self.names) else str(kind)
 
     def judge(self, answer: Answer, y: object, now_ms: int) -> "bool | None":
         """Whether the answer was right (None: not a question of right or wrong); raises ValueError for an odd `y`."""

@@ -20,6 +20,11 @@ def file_name(app: str, slot: str, part: str) -> str:
     return app + "." + slot + "." + part
 
 
+def manifest_name(app: str) -> str:
+    """The file that keeps the manifest being followed."""
+    return app + ".manifest"
+
+
 def other(slot: "str | None") -> str:
     """The slot that is idle while `slot` is in use."""
     return "b" if slot == "a" else "a"

@@ -88,7 +88,8 @@ def apply_delivery_status(device: Device, message: Message, now: datetime) -> bo
     row.delivery, row.delivery_state = message["delivery"][:64], message["state"]
     if message["state"] in protocol.ENDS:
         row.outcome = {key: message.get(key) for key in ("delivery", "state", "reason")}
-    if message["state"] == "succeeded" and protocol.is_sha256(message.get("artifact")):
+    is_installed = message["state"] == "succeeded" and message.get("shadow") is not True
+    if is_installed and protocol.is_sha256(message.get("artifact")):
         _install(device, row, message, now)
     row.save()
     events.publish("devices", f"device:{device.name}")

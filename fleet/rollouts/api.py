@@ -12,7 +12,7 @@ from ninja.pagination import paginate
 from pydantic import AwareDatetime
 
 from fleet.inventory import services as inventory
-from fleet.rollouts import consents, offering, services, strategy
+from fleet.rollouts import consents, offering, services, shadows, strategy
 from fleet.rollouts.models import Decision, Delivery, Rollout, Wave
 
 router = Router(tags=["rollouts"])
@@ -175,6 +175,27 @@ class DeliveryOut(Schema):
         return delivery.wave.number if delivery.wave else None
 
 
+class ShadowOut(Schema):
+    """A new version that ran beside the one in use, on the same inputs."""
+
+    devices: int
+    n: int
+    errors: int
+    compared: int
+    agreed: int
+    agreement: Annotated[
+        float | None, Field(description="Share of inputs with one answer; null: no classes.")
+    ]
+    old_us: Annotated[int, Field(description="Mean latency of the version in use, in microseconds.")]
+    new_us: int
+    latency_change: float | None
+    labelled: int
+    correct: int
+    old_correct: int
+    accuracy_difference: Annotated[float | None, Field(description="New less old; null: no labels.")]
+    sentence: str
+
+
 class ConsentIn(Schema):
     """What the owner of a device said."""
 
@@ -234,6 +255,12 @@ def list_deliveries(request: HttpRequest, rollout_id: int, state: str = "") -> Q
     """Deliveries of a rollout, in the order of its plan."""
     found = services.rollout_by_id(rollout_id).deliveries.select_related("device", "wave")
     return found.filter(state=state) if state else found
+
+
+@router.get("/rollouts/{rollout_id}/shadow", response=ShadowOut)
+def shadow(request: HttpRequest, rollout_id: int) -> shadows.Comparison:
+    """How a shadow rollout's version compares with what its devices use."""
+    return shadows.compare(services.rollout_by_id(rollout_id))
 
 
 @router.post("/rollouts/{rollout_id}/devices/{device}/consent", response=DeliveryOut)

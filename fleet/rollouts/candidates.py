@@ -59,7 +59,8 @@ class Reader:
             state=device.state,
             installed=row.artifact_sha256 if row else "",
             version=runs.version.number if runs is not None and ours else 0,
-            room=room_of(device, runs),
+            # In the shadow the present artifact stays, and gives nothing back.
+            room=room_of(device, None if self.strategy.trial.shadow else runs),
             busy_with=f"rollout {rollout}" if rollout else "",
             busy_priority=priority,
             recalled=recalled.get(device.target.slug, ""),

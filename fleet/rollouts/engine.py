@@ -22,6 +22,7 @@ from fleet.rollouts import (
     preparation,
     progress,
     retries,
+    shadows,
     states,
     strategy,
 )
@@ -241,10 +242,19 @@ def _act(rollout: Rollout, wave: Wave, verdict: gates.Verdict, now: datetime) ->
 
 
 def _succeed(rollout: Rollout, now: datetime) -> int:
+    if shadows.is_shadow(rollout):
+        return _end_shadow(rollout, now)
     installs = rollout.deliveries.filter(kind=Delivery.Kind.INSTALL)
     back = rollout.deliveries.filter(kind=Delivery.Kind.ROLL_BACK).values("device")
     runs = installs.filter(state=Delivery.State.SUCCEEDED).exclude(device__in=back).count()
     return _end(rollout, "succeed", f"{runs} of {installs.count()} devices run {rollout.version}", now)
+
+
+def _end_shadow(rollout: Rollout, now: datetime) -> int:
+    """What is desired of each device becomes again what it runs, so that a device that loses it gets it back."""
+    with transaction.atomic():
+        deliveries.go_back(rollout, Q(), now, "the shadow has been compared")
+        return _end(rollout, "succeed", f"nothing was installed; {shadows.compare(rollout).sentence}", now)
 
 
 def _finish_way_back(rollout: Rollout, now: datetime) -> int:

@@ -1,12 +1,12 @@
 """What a gate looks at: each device's outcome, from its delivery, from before, and from those held back."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django.db.models import Q
 
 from fleet.registry.models import Artifact
-from fleet.rollouts import gates, processes, signals, strategy
+from fleet.rollouts import changes, gates, held_back, processes, shadows, signals, strategy
 from fleet.rollouts.models import Delivery, Rollout, Wave
 from fleet.rollouts.signals import Measure
 from fleet.telemetry import comparisons
@@ -27,8 +27,6 @@ TELLING = (
     Delivery.State.REJECTED,
     Delivery.State.TIMED_OUT,
 )
-# A median of fewer inferences than this compares noise.
-MIN_INFERENCES = 20
 
 
 def gather(rollout: Rollout, wave: Wave, wave_is_over: bool) -> gates.Evidence:
@@ -71,27 +69,25 @@ def take_from_the_field(wave: Wave) -> None:
     kept = wave.deliveries.filter(state=Delivery.State.SUCCEEDED, kind=Delivery.Kind.INSTALL)
     rows = kept.select_related("artifact", "previous", "rollout").order_by("position", "created_at", "pk")
     fresh = [delivery for delivery in rows if "field" not in delivery.evidence]
-    seen = comparisons.compare(rollout.app, _questions(fresh))
-    for delivery in fresh:
-        found = seen.get(delivery.device_id, comparisons.Comparison(None, None))
-        delivery.evidence = {**delivery.evidence, "field": _facts(found)}
+    for delivery, facts in zip(fresh, _field(rollout, fresh), strict=True):
+        delivery.evidence = {**delivery.evidence, "field": facts}
+    if rollout.held_back and not shadows.is_shadow(rollout):
+        held_back.pair(rollout, fresh)
     Delivery.objects.bulk_update(fresh, ["evidence"], batch_size=500)
 
 
-def differences(found: comparisons.Comparison) -> dict[str, float]:
-    """How a device changed, by signal; what it did not report on both sides is left out."""
-    before, after = found.before, found.after
-    if before is None or after is None:
-        return {}
-    made = {
-        "errors": signals.fall(-_failing(before), -_failing(after)),
-        "latency": _latency(before, after),
-        "heap": _heap(before, after),
-        "accuracy": _accuracy(before, after),
-        "confidence": _confidence(before, after),
-        "class_mix": signals.mix_change(before.counts.classes, after.counts.classes),
-    }
-    return {name: measure.value for name, measure in made.items() if measure is not None}
+def _field(rollout: Rollout, deliveries: Sequence[Delivery]) -> list[dict[str, Any]]:
+    """Each delivery's facts, in order."""
+    if shadows.is_shadow(rollout):
+        return [_facts_of_shadow(delivery.evidence) for delivery in deliveries]
+    seen = comparisons.compare(rollout.app, _questions(deliveries))
+    nothing = comparisons.Comparison(None, None)
+    return [_facts(seen.get(delivery.device_id, nothing)) for delivery in deliveries]
+
+
+def _facts_of_shadow(own: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: round(value, 5) for name, value in shadows.differences(own).items()}
+    return {"labelled": own.get("labelled") or 0, "correct": own.get("correct") or 0, "differences": found}
 
 
 def _questions(deliveries: Iterable[Delivery]) -> list[comparisons.Question]:
@@ -112,38 +108,8 @@ def _facts(found: comparisons.Comparison) -> dict[str, Any]:
     return {
         "labelled": counts.labelled if counts else 0,
         "correct": counts.correct if counts else 0,
-        "differences": {name: round(value, 5) for name, value in differences(found).items()},
+        "differences": {name: round(value, 5) for name, value in changes.differences(found).items()},
     }
-
-
-def _latency(before: comparisons.Side, after: comparisons.Side) -> Measure | None:
-    medians = [side.latency.percentile(0.5) for side in (before, after)]
-    if min(side.latency.count for side in (before, after)) < MIN_INFERENCES or None in medians:
-        return None
-    return signals.rise(*(float(median or 0) for median in medians))
-
-
-def _heap(before: comparisons.Side, after: comparisons.Side) -> Measure | None:
-    old, new = before.counts.heap_free_min, after.counts.heap_free_min
-    if not old or new is None:
-        return None
-    return Measure(signals.clip(1 - new / old))
-
-
-def _accuracy(before: comparisons.Side, after: comparisons.Side) -> Measure | None:
-    if not before.counts.labelled or not after.counts.labelled:
-        return None
-    old, new = (side.counts.correct / side.counts.labelled for side in (before, after))
-    return signals.fall(old, new)
-
-
-def _confidence(before: comparisons.Side, after: comparisons.Side) -> Measure | None:
-    old, new = (signals.mean_confidence(side.counts.confidence) for side in (before, after))
-    return None if old is None or new is None else signals.fall(old, new)
-
-
-def _failing(side: comparisons.Side) -> float:
-    return side.counts.errors / side.counts.n
 
 
 def _result(delivery: Delivery) -> str:
@@ -173,6 +139,8 @@ def _measures(delivery: Delivery, trial: strategy.TrialRules) -> dict[str, Measu
     """The device's numbers; each device is looked at once, when its part is over."""
     field: Mapping[str, Any] = delivery.evidence.get("field") or {}
     measures = {name: Measure(value) for name, value in field.get("differences", {}).items()}
+    paired = field.get("against_hold_back", {})
+    measures |= {signals.held_back_name(name): Measure(value) for name, value in paired.items()}
     floor = _floor(delivery.artifact, trial)
     seen = field if delivery.state == Delivery.State.SUCCEEDED else delivery.evidence
     labelled, correct = seen.get("labelled") or 0, seen.get("correct") or 0

@@ -111,6 +111,8 @@ def _trial(delivery: Delivery, artifact: Artifact) -> dict[str, Any] | None:
     rules = strategy.read(delivery.rollout.strategy).trial.model_dump()
     if rules["accuracy_floor"] is None:
         rules["accuracy_floor"] = artifact.accuracy_floor
+    if not rules["shadow"]:
+        del rules["shadow"]
     return {name: value for name, value in rules.items() if value is not None}
 
 

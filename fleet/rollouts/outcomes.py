@@ -9,13 +9,14 @@ from django.db.models import Q
 from device_agent.core import protocol
 from fleet import events
 from fleet.inventory.models import Command, Device
+from fleet.rollouts import shadows
 from fleet.rollouts.deliveries import move
 from fleet.rollouts.models import Delivery, Intent
 
 Message = dict[str, Any]
 
 MAX_REASON = 500
-EVIDENCE = ("n", "errors", "missed", "labelled", "correct", "e_value", "enough")
+EVIDENCE = ("n", "errors", "missed", "labelled", "correct", "e_value", "enough", *shadows.COUNTS)
 SEQUENCE_REFUSED = "sequence"
 _ASK_FOR = timedelta(minutes=10)
 

@@ -177,6 +177,8 @@ class _Sorting:
             return (candidate.recalled if not self.offers.get(candidate.target) else "") or choice.obstacle
         if candidate.installed == offer.sha256:
             return "runs this artifact already"
+        if self.strategy.trial.shadow and not candidate.installed:
+            return "runs nothing that a shadow could run beside"
         if candidate.busy_with and candidate.busy_priority >= self.strategy.priority:
             return f"{candidate.busy_with} is at work on it"
         way = self._way(candidate)

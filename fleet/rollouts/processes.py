@@ -69,8 +69,9 @@ class Gate:
         if self.name == "failures":
             found = f"{self.mean:.1%} of {self.n} devices{where} failed, {self.tolerated:.1%} is tolerated"
         else:
-            worse = BY_NAME[self.name].worse
-            found = f"{worse}{where}: {self.mean:+.3f} on {self.n} devices, {self.tolerated:.3f} is tolerated"
+            signal = BY_NAME[self.name]
+            mean, tolerated = self.mean * signal.scale, self.tolerated * signal.scale
+            found = f"{signal.worse}{where}: {mean:+.3f} on {self.n} devices, {tolerated:.3f} is tolerated"
         return f"{found} (evidence {self.evidence:.3g}, {self.boundary:.3g} alone would be needed)"
 
     def as_dict(self) -> dict[str, object]:

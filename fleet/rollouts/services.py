@@ -12,7 +12,7 @@ from fleet.accounts.roles import Caller, Role, require
 from fleet.errors import Conflict, NotFound, Refused
 from fleet.inventory.models import DeviceGroup
 from fleet.registry.models import ModelVersion
-from fleet.rollouts import deliveries, engine, planning, preparation, retries, states, strategy
+from fleet.rollouts import deliveries, engine, planning, preparation, retries, shadows, states, strategy
 from fleet.rollouts.models import Delivery, Rollout, Wave
 from fleet.rollouts.parts import Part
 
@@ -244,6 +244,8 @@ def possible_verbs(rollout: Rollout) -> list[str]:
 
 def exposed(rollout: Rollout) -> int:
     """How many devices ran the version, if only on trial."""
+    if shadows.is_shadow(rollout):
+        return 0  # it answered nobody
     installs = rollout.deliveries.filter(kind=Delivery.Kind.INSTALL)
     lines = installs.values_list("state", "history")
     ran = (Delivery.State.TRIAL, Delivery.State.SUCCEEDED, Delivery.State.ROLLED_BACK)

@@ -1,6 +1,6 @@
 """What is measured on a device beside whether its delivery failed: one number a device, from -1 to 1, positive is worse."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -14,9 +14,10 @@ class Signal:
     worse: str  # finishes "on average ..."
     stops: bool  # whether it may roll back; otherwise it asks a person
     labelled: bool = False  # whether it exists only where truth is reported
+    scale: float = 1.0  # what a person reads is the number times this
 
 
-SIGNALS: Final = (
+_OWN: Final = (
     Signal("accuracy_floor", "labelled accuracy lies below what the test rows promised", True, labelled=True),
     Signal("accuracy", "labelled accuracy fell", True, labelled=True),
     Signal("latency", "inferences take longer", True),
@@ -24,7 +25,23 @@ SIGNALS: Final = (
     Signal("heap", "the least free heap shrank", True),
     Signal("confidence", "the model is less sure of its answers", False),
     Signal("class_mix", "the mix of answers changed", False),
+    Signal("disagreement", "answers differ from those of the version in use", False),
 )
+# What may change on devices that stay on the old version as well.
+PAIRED: Final = ("accuracy", "latency", "errors", "heap", "confidence", "class_mix")
+
+
+def held_back_name(name: str) -> str:
+    """The signal that compares with the devices held back."""
+    return f"{name}_held_back"
+
+
+_AGAINST: Final = tuple(
+    replace(s, name=held_back_name(s.name), worse=f"{s.worse} more than on devices held back", scale=2.0)
+    for s in _OWN
+    if s.name in PAIRED
+)
+SIGNALS: Final = (*_OWN, *_AGAINST)
 BY_NAME: Final = {signal.name: signal for signal in SIGNALS}
 
 

@@ -5,11 +5,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fleet.errors import Refused
+from fleet.rollouts import signals
 from fleet.rollouts.conditions import Budgets, Rate, Retry, StepTimeouts, Who, Window, is_share
 
 SMALL_FLEET = 40
 # Below this many devices a wave goes out whole: the waves of so small a fleet are its parts.
 PACED_FLEET = 20
+# What a device measures over whole windows, not input by input.
+_NOT_IN_THE_SHADOW = ("heap", "confidence", "class_mix")
+_ONLY_IN_THE_SHADOW = ("disagreement",)
 # A manifest's trial ends by itself after max_seconds; the rest of a delivery needs some time as well.
 MARGIN_SECONDS = 30
 
@@ -30,6 +34,11 @@ class TrialRules(BaseModel):
         None, ge=0, lt=1, description="Empty: the lower end of the artifact's 95 % interval on test rows."
     )
     alpha: float = Field(0.005, gt=0, lt=0.5)
+    shadow: bool = Field(
+        False,
+        description="The new artifact runs on the same inputs beside the one in use, which goes on answering; "
+        "both are compared, and nothing is installed.",
+    )
 
 
 class Tolerances(BaseModel):
@@ -46,6 +55,12 @@ class Tolerances(BaseModel):
     )
     class_mix: float | None = Field(
         0.25, ge=0, lt=1, description="Change of the mix of answers, as total variation; asks a person."
+    )
+    disagreement: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Share of inputs on which a shadow answers otherwise than the version in use; asks a person.",
     )
 
 
@@ -112,6 +127,8 @@ class Strategy(BaseModel):
     def _consistent(self) -> "Strategy":
         if self.p1 <= self.p0:
             raise ValueError(f"p1 ({self.p1}) must be above p0 ({self.p0})")
+        if self.trial.shadow and self.who.must_pass_through:
+            raise ValueError("a shadow installs nothing, so nothing can be passed through on the way")
         if self.delivery_timeout_s < self.trial.max_seconds + MARGIN_SECONDS:
             raise ValueError(
                 f"delivery_timeout_s ({self.delivery_timeout_s}) must be at least trial.max_seconds "
@@ -122,9 +139,18 @@ class Strategy(BaseModel):
     def tolerances(self) -> dict[str, float]:
         """What is judged, by signal; fixed before anything is seen, because these tests share alpha."""
         named = {name: value for name, value in self.tolerated.model_dump().items() if value is not None}
+        unmeasured = _NOT_IN_THE_SHADOW if self.trial.shadow else _ONLY_IN_THE_SHADOW
+        named = {name: value for name, value in named.items() if name not in unmeasured}
         if self.trial.min_labelled == 0:
-            return {name: value for name, value in named.items() if name != "accuracy"}
-        return {"accuracy_floor": 0.0, **named}
+            return self._with_hold_back({name: value for name, value in named.items() if name != "accuracy"})
+        return {"accuracy_floor": 0.0, **self._with_hold_back(named)}
+
+    def _with_hold_back(self, named: dict[str, float]) -> dict[str, float]:
+        if not self.who.hold_back or self.trial.shadow:
+            return named
+        # A difference of two differences is halved, to stay within [-1, 1].
+        paired = {signals.held_back_name(name): named[name] / 2 for name in signals.PAIRED if name in named}
+        return named | paired
 
     def is_paced(self, fleet: int) -> bool:
         """Whether waves open in parts."""

@@ -81,7 +81,7 @@ class HandDevice:
         } | more
         if state in protocol.ENDS:
             self.outcome = {"delivery": wanted["delivery"], "state": state, "reason": message["reason"]}
-        if state == "succeeded":
+        if state == "succeeded" and not more.get("shadow"):
             self.installed = wanted["artifact"]["sha256"]
         self.say("status", message, now)
 

@@ -60,6 +60,11 @@ class RolloutForm(ConditionsForm):
     max_seconds = forms.IntegerField(
         min_value=1, max_value=30 * 86400, initial=600, label="Trial: at most (seconds)"
     )
+    shadow = forms.BooleanField(
+        required=False,
+        label="In the shadow",
+        help_text="Runs beside the version in use and is compared with it; nothing is installed.",
+    )
     when_evidence_runs_out = forms.ChoiceField(
         choices=EVIDENCE, required=False, label="When evidence runs out"
     )
@@ -83,7 +88,9 @@ class RolloutForm(ConditionsForm):
             "waves": [_size(part) for part in data["waves"].replace(";", ",").split(",") if part.strip()],
             "soak_seconds": data["soak_seconds"],
             "delivery_timeout_s": max(3600, data["max_seconds"] + 600),
-            "trial": {name: data[name] for name in ("min_inferences", "min_labelled", "max_seconds")},
+            "trial": {
+                name: data[name] for name in ("min_inferences", "min_labelled", "max_seconds", "shadow")
+            },
             "when_evidence_runs_out": data["when_evidence_runs_out"] or None,
             "require_approval": data["require_approval"],
             **self.conditions(),

@@ -17,7 +17,7 @@ from fleet.dashboard.filters import RolloutFilter
 from fleet.dashboard.steering import Asked
 from fleet.dashboard.tables import RolloutTable
 from fleet.dashboard.words import plural
-from fleet.rollouts import consents, offering, services
+from fleet.rollouts import consents, offering, services, shadows
 from fleet.rollouts.models import Delivery, Rollout, Wave
 from fleet.rollouts.strategy import Strategy
 
@@ -99,6 +99,7 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
         "asked": asked,
         "asked_words": plural(asked, "device"),
         "exposed": services.exposed(rollout),
+        "shadow": shadows.compare(rollout) if shadows.is_shadow(rollout) else None,
         "decisions": rollout.decisions.select_related("decided_by", "wave")[:50],
         "deliveries": [(d, progress.evidence_words(d.evidence)) for d in deliveries[:SHOWN_DELIVERIES]],
         "waiting": offering.why_waiting(rollout, timezone.now()),

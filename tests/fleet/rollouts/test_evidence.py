@@ -60,3 +60,36 @@ def test_without_reports_from_before_there_is_no_difference() -> None:
     world.tick(4)
     assert world.fresh(rollout).state == "succeeded"
     assert Delivery.objects.get(rollout=rollout).evidence["field"]["differences"] == {}
+
+
+@pytest.mark.parametrize(("slower_at_home", "excess"), [(True, 0.0), (False, 0.5)])
+def test_what_changed_on_devices_held_back_as_well_is_not_held_against_the_version(
+    slower_at_home: bool, excess: float
+) -> None:
+    """An octave slower: if those that stayed on the old version are too, it was the season; each is used once."""
+    world = World(6)
+    for name in world.devices:
+        report(world, name, world.v1.sha256, world.now - timedelta(hours=1), 1)
+    rollout = world.create(
+        waves=[2, "100%"], soak_seconds=30, who={"hold_back": "33%"}, tolerated={"latency": 0.9}
+    )
+    assert len(rollout.held_back) == 2
+    for _ in range(2):
+        world.succeed(world.offered())
+        later = world.now + timedelta(minutes=2)
+        for name in world.devices:
+            held = name in rollout.held_back
+            sha256 = world.v1.sha256 if held else world.v2.sha256
+            slow = 100 if held and not slower_at_home else 116
+            report(world, name, sha256, later, int(later.timestamp()), latency=[[slow, 100]])
+        world.tick(2)
+        world.tick(2, seconds=40)
+    kept = [d.evidence["field"] for d in rollout.deliveries.order_by("position")]
+    assert len(kept) == 4
+    assert all(field["differences"]["latency"] == pytest.approx(1.0, abs=0.1) for field in kept)
+    paired = [field["against_hold_back"]["latency"] for field in kept if "against_hold_back" in field]
+    assert paired == [pytest.approx(excess, abs=0.05)] * 2
+    assert sorted(name for field in kept for name in field.get("held_back", [])) == sorted(rollout.held_back)
+    gates = {gate["name"]: gate for gate in rollout.waves.get(number=2).verdict["gates"]}
+    assert gates["latency_held_back"]["n"] == 2
+    assert "more than on devices held back" in gates["latency_held_back"]["sentence"]
