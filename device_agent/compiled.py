@@ -27,17 +27,23 @@ _HOST = (
 _MAIN = {"unix": ("device_agent.vm",)}
 _BOARD = ("device_agent.boards", "device_agent.main")
 # Their machine code and what it works on is read by name; they are small already.
-_PLAN = tuple(f"device_agent.runtimes.plan.{name}" for name in ("interpreter", "kernels", "layout"))
+_PLAN = tuple(f"device_agent.runtimes.plan.{name}" for name in ("interpreter", "kernels", "kinds", "layout"))
 # What a board has beside the core.
 MODULES = (*_HOST, *_BOARD, *_PLAN)
 # Loaded by the core when they are needed, and forgotten with their last user.
 _PARTS: dict[str, tuple[str, ...]] = {
-    "device_agent.core.trust": ("read_trusted",),
+    "device_agent.core.commands": ("obey",),
+    "device_agent.core.judging": ("judge",),
+    "device_agent.core.trust": ("read_trusted", "stored"),
     "device_agent.core.offers": ("check",),
     "device_agent.core.install": ("Install",),
+    "device_agent.core.download": ("Download",),
     "device_agent.core.selftest": ("SelfTest",),
+    "device_agent.core.ranges": ("RangeReader",),
+    "device_agent.core.inflate": ("BoardInflate",),
     "device_agent.core.segments": ("Segments",),
     "device_agent.core.trial": ("Trial",),
+    "device_agent.core.trying": ("Trying",),
     "device_agent.core.shadow": ("beside",),
 }
 _ROOTS = {

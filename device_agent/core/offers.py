@@ -6,7 +6,7 @@ import hashlib
 from device_agent.core import protocol
 from device_agent.core.device import Device
 from device_agent.core.download import MAX_CHUNKS
-from device_agent.core.slots import MODEL, SELF_TEST, SPEC_MAX_BYTES, file_name, manifest_name
+from device_agent.core.slots import MODEL, SELF_TEST, SPEC_MAX_BYTES, file_name
 
 # Left free beside an artifact: state record, spool and a file system that slows down when it is full.
 RESERVE_BYTES = 16384
@@ -139,17 +139,6 @@ def _check_spec_blob(part: object, device: Device) -> None:
 
 def _is_hex(text: object, chars: int) -> bool:
     return isinstance(text, str) and len(text) == chars and all(c in "0123456789abcdef" for c in text)
-
-
-def stored(storage, app: str, digest: str) -> "dict | None":  # type: ignore[no-untyped-def]
-    """The manifest that the app follows, by the digest of its bytes; None when it is not there any more."""
-    try:
-        data = storage.read(manifest_name(app))
-    except OSError:
-        return None
-    if data is None or digest_of(data) != digest:
-        return None
-    return protocol.parse_manifest(protocol.open_manifest(data)[2])
 
 
 def is_shadow(manifest: dict) -> bool:

@@ -1,7 +1,8 @@
-"""Whether a manifest was signed by a key that this device trusts; a board loads this for each manifest only."""
+"""Reads manifests: those that came, when a trusted key signed them, and the one that is followed after a restart."""
 # mypy: disable-error-code="type-arg"
 
 from device_agent.core import ed25519, offers, protocol
+from device_agent.core.slots import manifest_name
 
 
 def read_trusted(payload: bytes, keys: list[dict]) -> dict:
@@ -22,6 +23,17 @@ def read_trusted(payload: bytes, keys: list[dict]) -> dict:
         return protocol.parse_manifest(body)
     except protocol.ProtocolError as error:
         raise offers.Refusal("manifest", str(error))
+
+
+def stored(storage, app: str, digest: str) -> "dict | None":  # type: ignore[no-untyped-def]
+    """The manifest that the app follows, by the digest of its bytes; None when it is not there any more."""
+    try:
+        data = storage.read(manifest_name(app))
+    except OSError:
+        return None
+    if data is None or offers.digest_of(data) != digest:
+        return None
+    return protocol.parse_manifest(protocol.open_manifest(data)[2])
 
 
 def bytes_of_hex(text: str) -> bytes:

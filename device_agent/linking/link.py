@@ -45,15 +45,15 @@ def link(
     """Link units, each of which may use those before it.
 
     `roots`: unique dotted names that are wanted (all else may go), and what they are called in the result. `parts`:
-    modules of the first unit that functions import when they need them, and the names they import; each becomes a file
-    of its own with all that nobody else needs, and is forgotten after each import. `beside`: modules that stay as they
+    modules of the units that functions import when they need them, and the names they import; each becomes a file of
+    its own with all that nobody else needs, and is forgotten after each import. `beside`: modules that stay as they
     are, whose names must not be touched.
     """
     modules = {name: sources.read(root, name) for unit in units for name in unit.modules}
     unit_of = {name: unit.name for unit in units for name in unit.modules}
     wanted = {_unique(dotted): short for dotted, short in roots.items()}
     entries = {part: {_unique(f"{part}.{name}"): name for name in names} for part, names in parts.items()}
-    program = forgetting(units[0].name) + reading()
+    program = forgetting() + reading()
     home = {id(statement): units[0].name for statement in program}
     for module in sources.in_order(modules):
         resolved = sources.Resolver(module, modules).visit(module.tree)
@@ -67,8 +67,10 @@ def link(
     kept = place(program, homes, set(wanted), entries, set(PUBLIC))
     _call(kept, named)
     foreign = set(PUBLIC) | set(named.values()) | _identifiers(root, beside)
-    order = [units[0].name, *parts, *(unit.name for unit in units[1:])]
-    crossing = _crossing(order, kept)
+    order: list[str] = []
+    for one in units:
+        order += [one.name, *(part for part in parts if unit_of[part] == one.name)]
+    crossing = _crossing(order, kept, set(parts))
     meaning = shorten(list(kept.values()), foreign)
     short = {long: name for name, longs in meaning.items() for long in longs.split(" ")}
     made = {}
@@ -108,8 +110,10 @@ def _call(kept: dict[str, list[ast.stmt]], wanted: dict[str, str]) -> None:
                     node.name = wanted.get(node.name, node.name)
 
 
-def _crossing(order: list[str], kept: dict[str, list[ast.stmt]]) -> dict[str, dict[str, set[str]]]:
-    """For each unit, which names it takes from which other one."""
+def _crossing(
+    order: list[str], kept: dict[str, list[ast.stmt]], parts: set[str]
+) -> dict[str, dict[str, set[str]]]:
+    """For each unit or part, which names it takes from which unit before it; parts are imported where they are needed."""
     home = {}
     for unit, program in kept.items():
         for statement in program:
@@ -121,7 +125,7 @@ def _crossing(order: list[str], kept: dict[str, list[ast.stmt]]) -> dict[str, di
                 }
     crossing: dict[str, dict[str, set[str]]] = {unit: {} for unit in order}
     for unit, program in kept.items():
-        before = order[: order.index(unit)]  # a later one is imported where it is needed, by its own name
+        before = [other for other in order[: order.index(unit)] if other not in parts]
         for node in (n for s in program for n in ast.walk(s) if isinstance(n, ast.Name)):
             if home.get(node.id) in before:
                 crossing[unit].setdefault(home[node.id], set()).add(node.id)

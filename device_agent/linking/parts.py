@@ -11,13 +11,13 @@ from device_agent.linking.shrink import Reach, assigned, without_empty_bases
 _FORGET = "linking__forget"
 
 
-def forgetting(unit: str) -> list[ast.stmt]:
-    """The function that drops a module `unit.name`, in a unit."""
+def forgetting() -> list[ast.stmt]:
+    """The function that drops a module from its package, in the first unit."""
     source = f"""
 import sys
-def {_FORGET}(name):
-    del sys.modules['{unit}.' + name]
-    delattr(sys.modules['{unit}'], name)
+def {_FORGET}(package, name):
+    del sys.modules[package + '.' + name]
+    delattr(sys.modules[package], name)
 """
     return ast.parse(source).body
 
@@ -32,8 +32,9 @@ class Forgetter(ast.NodeTransformer):
         """The import and, for a part, the call after it."""
         if node.module not in self.parts:
             return node
-        name = node.module.rpartition(".")[2]
-        return [node, ast.Expr(ast.Call(ast.Name(_FORGET, ast.Load()), [ast.Constant(name)], []))]
+        package, _, name = node.module.rpartition(".")
+        words: list[ast.expr] = [ast.Constant(package), ast.Constant(name)]
+        return [node, ast.Expr(ast.Call(ast.Name(_FORGET, ast.Load()), words, []))]
 
 
 def place(
