@@ -19,6 +19,7 @@ CORE = "device_agent/core"
 
 _HOST = (
     "device_agent.board_host",
+    "device_agent.provisioning",
     "device_agent.runtimes.plan.runtime",
     "device_agent.transports.packets",
     "device_agent.transports.umqtt",
@@ -30,7 +31,7 @@ _BOARD = ("device_agent.boards", "device_agent.main")
 _PLAN = tuple(f"device_agent.runtimes.plan.{name}" for name in ("interpreter", "kernels", "kinds", "layout"))
 # What a board has beside the core.
 MODULES = (*_HOST, *_BOARD, *_PLAN)
-# Loaded by the core when they are needed, and forgotten with their last user.
+# Loaded when they are needed, and forgotten with their last user.
 _PARTS: dict[str, tuple[str, ...]] = {
     "device_agent.core.commands": ("obey",),
     "device_agent.core.judging": ("judge",),
@@ -45,6 +46,8 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "device_agent.core.trial": ("Trial",),
     "device_agent.core.trying": ("Trying",),
     "device_agent.core.shadow": ("beside",),
+    "device_agent.provisioning": ("provisioning",),
+    "device_agent.transports.utls": ("dialled",),
 }
 _ROOTS = {
     "device_agent.core.agent.NoModel": "NoModel",
@@ -118,8 +121,8 @@ def _source(name: str) -> Path:
 
 def _compile(source: Path, written: Path, target: str) -> None:
     written.parent.mkdir(parents=True, exist_ok=True)
-    # No assertions, no line numbers; the source's name is kept in every file.
-    options = ["-O3", f"-march={ARCHITECTURES[target]}", "-s", source.name]
+    # No assertions, no line numbers; one name for all files, as each is kept in RAM.
+    options = ["-O3", f"-march={ARCHITECTURES[target]}", "-s", "agent"]
     done = subprocess.run([_compiler(), *options, "-o", written, source], capture_output=True, text=True)
     if done.returncode:
         raise AgentError(f"mpy-cross cannot compile {source.name}: {done.stderr.strip()}")

@@ -15,6 +15,7 @@ package(
         "board_host.py",
         "boards.py",
         "main.py",
+        "provisioning.py",
         "core/__init__.py",
         "core/agent.py",
         "core/answers.py",

@@ -9,12 +9,16 @@ from collections import defaultdict
 from device_agent.linking.shrink import Reach, assigned, without_empty_bases
 
 _FORGET = "linking__forget"
+_ROOM = "linking__make_room"
 
 
 def forgetting() -> list[ast.stmt]:
-    """The function that drops a module from its package, in the first unit."""
+    """What is done before and after a part is imported, in the first unit: it goes where the holes are, and out of its package."""
     source = f"""
+import gc
 import sys
+def {_ROOM}():
+    gc.collect()
 def {_FORGET}(package, name):
     del sys.modules[package + '.' + name]
     delattr(sys.modules[package], name)
@@ -29,12 +33,13 @@ class Forgetter(ast.NodeTransformer):
         self.parts = parts
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | list[ast.stmt]:
-        """The import and, for a part, the call after it."""
+        """The import and, for a part, the calls around it."""
         if node.module not in self.parts:
             return node
         package, _, name = node.module.rpartition(".")
         words: list[ast.expr] = [ast.Constant(package), ast.Constant(name)]
-        return [node, ast.Expr(ast.Call(ast.Name(_FORGET, ast.Load()), words, []))]
+        before = ast.Expr(ast.Call(ast.Name(_ROOM, ast.Load()), [], []))
+        return [before, node, ast.Expr(ast.Call(ast.Name(_FORGET, ast.Load()), words, []))]
 
 
 def place(
