@@ -91,11 +91,15 @@ def compile_agent(folder: Path, target: str) -> None:
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """Bytes of .mpy in each part of a compiled agent: core, interpreter, and host (transport, board, runtime)."""
-    found = {"core": 0, "interpreter": 0, "host": 0}
+    """Bytes of .mpy in a compiled agent.
+
+    core: what stays in memory; steps: parts of the core that are loaded for one step each; interpreter; and host: transport,
+    board and runtime.
+    """
+    found = {"core": 0, "steps": 0, "interpreter": 0, "host": 0}
     for path in sorted((folder / "device_agent").rglob("*.mpy")):
-        part = {"core": "core", "plan": "interpreter"}.get(path.parent.name, "host")
-        found[part] += path.stat().st_size
+        part = {"core": "steps", "plan": "interpreter"}.get(path.parent.name, "host")
+        found["core" if path == folder / CORE / "__init__.mpy" else part] += path.stat().st_size
     return found
 
 

@@ -11,7 +11,7 @@ from fleet.cli import server
 from fleet.cli.client import ApiError
 from fleet.cli.supervisor import StartError
 from fleet.cli.up import demo, up
-from fleet.cli.verbs import boards, devices, jobs, models, rollouts, telemetry
+from fleet.cli.verbs import boards, devices, experiments, jobs, models, rollouts, telemetry
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +30,7 @@ for _name, _group in {
     "devices": devices.devices,
     "groups": devices.groups,
     "rollouts": rollouts.rollouts,
+    "experiments": experiments.experiments,
     "telemetry": telemetry.telemetry,
 }.items():
     app.add_typer(_group, name=_name)

@@ -21,7 +21,7 @@ from fleet.inventory import api as inventory
 from fleet.inventory import history_api
 from fleet.registry import api as registry
 from fleet.rollouts import api as rollouts
-from fleet.rollouts import hooks_api, planning_api, steering_api
+from fleet.rollouts import experiments_api, hooks_api, planning_api, steering_api
 from fleet.telemetry import api as telemetry
 
 logger = logging.getLogger(__name__)
@@ -150,6 +150,7 @@ ROUTERS = (
     history_api.router,
     telemetry.router,
     planning_api.router,
+    experiments_api.router,
     rollouts.router,
     steering_api.router,
     hooks_api.router,

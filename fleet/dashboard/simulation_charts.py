@@ -7,18 +7,52 @@ import numpy as np
 
 from fleet.dashboard import words
 from fleet.dashboard.charts import BLUE, GREEN, ORANGE, SKY, VERMILION, Chart, Table
-from fleet.rollouts.forecast import Power, hours_in_words
+from fleet.rollouts.forecast import Forecast, Power, Regression, hours_in_words
 from fleet.rollouts.simulation import Simulated, histogram
 
+# Names of axes stand above them, and would be cut at the edge of the picture.
+_LEFT: dict[str, Any] = {"nameTextStyle": {"align": "left"}}
+_RIGHT: dict[str, Any] = {"nameTextStyle": {"align": "right"}}
 
-def of(found: Simulated, devices: int, power: Sequence[Power]) -> dict[str, Chart]:
+
+def of(found: Simulated, devices: int, outlook: Forecast | None) -> dict[str, Chart]:
     """Every chart of the page."""
     return {
-        "power": power_curve(power, devices),
+        "power": power_curve(outlook.power if outlook else [], devices),
+        "regressions": regressions(outlook.regressions if outlook else []),
         "exposed": exposed(found, devices),
         "hours": hours(found),
         "bytes": sizes(found),
     }
+
+
+def regressions(lines: Sequence[Regression]) -> Chart:
+    """Share of rollouts in which a slower or less accurate version is stopped."""
+    columns = ["the version is", "stopped", "devices exposed", "hours (median)"]
+    table = Table(columns, [[line.words, line.stopped, line.exposed, line.hours] for line in lines])
+    if not lines:
+        return Chart(None, table, "This strategy judges neither latency nor accuracy.")
+    names = [line.words for line in lines]
+    option = _frame(names, "how much worse it is")
+    option["yAxis"] = {"type": "value", "name": "stopped", "unit": "percent", "min": 0, "max": 1} | _LEFT
+    values = _details(names, [line.stopped for line in lines])
+    option["series"] = [
+        {
+            "type": "bar",
+            "name": "stopped",
+            "data": values,
+            "itemStyle": {"color": VERMILION},
+            "barCategoryGap": "30%",
+        }
+    ]
+    best = max(lines, key=lambda line: line.stopped)
+    summary = "None of these is stopped by what devices measure."
+    if best.stopped:
+        summary = (
+            f"One that never fails but is {best.words} is stopped in {words.share(best.stopped)} of rollouts, "
+            f"after {best.exposed:.0f} devices."
+        )
+    return Chart(option, table, summary)
 
 
 def power_curve(power: Sequence[Power], devices: int) -> Chart:
@@ -31,8 +65,8 @@ def power_curve(power: Sequence[Power], devices: int) -> Chart:
     names = [words.share(p.failing) for p in power]
     option = _frame(names, "share of devices that fail")
     option["yAxis"] = [
-        {"type": "value", "name": "stopped", "unit": "percent", "min": 0, "max": 1},
-        {"type": "value", "name": "devices exposed", "unit": "count", "min": 0, "max": devices},
+        {"type": "value", "name": "stopped", "unit": "percent", "min": 0, "max": 1} | _LEFT,
+        {"type": "value", "name": "devices exposed", "unit": "count", "min": 0, "max": devices} | _RIGHT,
     ]
     option["series"] = [
         _line("stopped", _shares(names, [p.stopped for p in power]), VERMILION, "solid", "circle"),
@@ -44,7 +78,7 @@ def power_curve(power: Sequence[Power], devices: int) -> Chart:
     ]
     first, last = power[0], power[-1]
     summary = (
-        f"With {names[0]} failing devices {words.share(first.stopped)} of rollouts are stopped, with {names[-1]} "
+        f"With {names[0]} failing devices {words.share(first.stopped)} of rollouts are stopped, with {names[-1]} it is "
         f"{words.share(last.stopped)}, after {last.exposed:.0f} of {devices} devices."
     )
     return Chart(option, table, summary)
@@ -76,7 +110,7 @@ def _bars(values: Any, n: int, name: str, colour: str, summary: str) -> Chart:
     )
     names = [f"{(a + b) / 2:.3g}" for a, b, _ in bins]
     option = _frame(names, name)
-    option["yAxis"] = {"type": "value", "name": f"rollouts of {n}", "unit": "count", "minInterval": 1}
+    option["yAxis"] = {"type": "value", "name": f"rollouts of {n}", "unit": "count", "minInterval": 1} | _LEFT
     option["series"] = [
         {
             "type": "bar",
@@ -104,6 +138,13 @@ def _frame(names: list[str], axis: str) -> dict[str, Any]:
 def _shares(names: Sequence[str], values: Sequence[float]) -> list[dict[str, Any]]:
     return [
         {"value": [name, value], "detail": f"{words.share(value)} of rollouts, where {name} of devices fail"}
+        for name, value in zip(names, values, strict=True)
+    ]
+
+
+def _details(names: Sequence[str], values: Sequence[float]) -> list[dict[str, Any]]:
+    return [
+        {"value": [name, value], "detail": f"{words.share(value)} of rollouts, where it is {name}"}
         for name, value in zip(names, values, strict=True)
     ]
 

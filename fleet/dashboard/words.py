@@ -9,12 +9,12 @@ UNKNOWN = "–"
 GOOD, WORK, WAIT, WARN, BAD, OFF = "good", "work", "wait", "warn", "bad", "off"
 
 TONES = {
-    GOOD: "ready succeeded passed in_time installed active answered met fits champion",
-    WORK: "checking running downloading verifying testing trial soaking offered rolling_back sent",
+    GOOD: "ready succeeded passed in_time installed active answered met fits champion decided counted promoted",
+    WORK: "checking running downloading verifying testing trial soaking offered rolling_back sent watched",
     WAIT: "queued pending draft scheduled never_seen waiting",
-    WARN: "overdue held awaiting_approval paused timed_out rejected rolled_back open",
+    WARN: "overdue held awaiting_approval paused timed_out rejected rolled_back open undecided",
     BAD: "refused failed aborted revoked missed",
-    OFF: "offline retired cancelled superseded skipped expired closed",
+    OFF: "offline retired cancelled superseded skipped expired closed stopped out",
 }
 TONE = {state: tone for tone, states in TONES.items() for state in states.split()}
 

@@ -1,26 +1,32 @@
 """What planning needs to know of devices and artifacts, read from rows in a handful of queries."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fleet.inventory import services as inventory
 from fleet.inventory.labels import facts_of
 from fleet.inventory.models import Device, DeviceApp
-from fleet.registry.models import Artifact, ModelVersion
+from fleet.registry.models import Artifact, LatencyFactor, ModelVersion
 from fleet.rollouts import planning
 from fleet.rollouts.choice import Offer, Room
-from fleet.rollouts.models import Delivery, Rollout
+from fleet.rollouts.models import Delivery, Experiment, Pair, Rollout
 from fleet.rollouts.strategy import Strategy
+from fleet.telemetry import summaries
 
 # While a rollout is in one of these states its devices belong to it.
 AT_WORK = (Rollout.State.RUNNING, Rollout.State.PAUSED, Rollout.State.HELD, Rollout.State.ROLLING_BACK)
+_ABOVE_ALL = 1000
+# Inferences in the field that say more about a latency than an estimate does.
+ENOUGH_INFERENCES = 20
 _NOT_TAKING_PART = (Delivery.State.CANCELLED, Delivery.State.SKIPPED, Delivery.State.SUPERSEDED)
 
 
 class Reader:
     """Offers of one version, of those to pass through, and the candidates among devices."""
 
-    def __init__(self, version: ModelVersion, app: str, strategy: Strategy) -> None:
-        self.version, self.app, self.strategy = version, app, strategy
+    def __init__(
+        self, version: ModelVersion, app: str, strategy: Strategy, experiment: int | None = None
+    ) -> None:
+        self.version, self.app, self.strategy, self.experiment = version, app, strategy, experiment
         numbers = [number for number in strategy.who.must_pass_through if number < version.number]
         self.offers: dict[str, list[Offer]] = offers_of(version)
         found = ModelVersion.objects.filter(model=version.model_id, number__in=numbers)
@@ -29,7 +35,9 @@ class Reader:
     def candidates(self, devices: Sequence[Device]) -> list[planning.Candidate]:
         """Each device as planning sees it."""
         runs = {row.device_id: row for row in self._apps()}
-        taken = busy(self.app)
+        taken = in_experiments(self.app, self.experiment) | {
+            device: (f"rollout {rollout}", priority) for device, (rollout, priority) in busy(self.app).items()
+        }
         excluded = self._excluded()
         recalled = recalls(self.version)
         return [
@@ -43,13 +51,13 @@ class Reader:
         self,
         device: Device,
         row: DeviceApp | None,
-        taken: dict[int, tuple[int, int]],
+        taken: dict[int, tuple[str, int]],
         groups: frozenset[str],
         recalled: dict[str, str],
     ) -> planning.Candidate:
         runs = row.artifact if row else None
         ours = runs is not None and runs.version.model_id == self.version.model_id
-        rollout, priority = taken.get(device.pk, (0, 0))
+        busy_with, priority = taken.get(device.pk, ("", 0))
         return planning.Candidate(
             device=device.name,
             target=device.target.slug,
@@ -61,7 +69,7 @@ class Reader:
             version=runs.version.number if runs is not None and ours else 0,
             # In the shadow the present artifact stays, and gives nothing back.
             room=room_of(device, None if self.strategy.trial.shadow else runs),
-            busy_with=f"rollout {rollout}" if rollout else "",
+            busy_with=busy_with,
             busy_priority=priority,
             recalled=recalled.get(device.target.slug, ""),
         )
@@ -82,9 +90,10 @@ def offers_of(version: ModelVersion) -> dict[str, list[Offer]]:
     """Artifacts of a version by slug of target, oldest first; recalled ones do not count."""
     found = Artifact.objects.filter(version=version, version__recalled_at=None, recalled_at=None)
     found = found.select_related("target")
+    factors = dict(LatencyFactor.objects.values_list("target_id", "factor"))
     offers: dict[str, list[Offer]] = {}
     for artifact in found.order_by("created_at", "pk"):
-        offers.setdefault(artifact.target.slug, []).append(_offer(artifact))
+        offers.setdefault(artifact.target.slug, []).append(_offer(artifact, factors))
     return offers
 
 
@@ -108,6 +117,18 @@ def busy(app: str) -> dict[int, tuple[int, int]]:
     }
 
 
+def in_experiments(app: str, own: int | None = None) -> dict[int, tuple[str, int]]:
+    """Devices that a running experiment on this app compares, and a priority that no rollout is above."""
+    pairs = Pair.objects.filter(experiment__app=app, experiment__state=Experiment.State.RUNNING)
+    rows = pairs.exclude(experiment=own).values_list("experiment", "device_a", "device_b")
+    return {
+        device: (f"experiment {experiment}", _ABOVE_ALL)
+        for experiment, *devices in rows
+        for device in devices
+        if device is not None
+    }
+
+
 def room_of(device: Device, runs: Artifact | None) -> Room:
     """What the device leaves an artifact: its free heap, with what the present artifact gives back."""
     free = device.hello.get("heap_free")
@@ -115,7 +136,7 @@ def room_of(device: Device, runs: Artifact | None) -> Room:
     return Room(ram, device.target.latency_us)
 
 
-def _offer(artifact: Artifact) -> Offer:
+def _offer(artifact: Artifact, factors: Mapping[int, float]) -> Offer:
     facts = artifact.measurements
     test = facts.get("test_accuracy") or facts.get("accuracy") or {}
     return Offer(
@@ -124,9 +145,20 @@ def _offer(artifact: Artifact) -> Offer:
         artifact.bytes,
         artifact.transport_bytes,
         _peak(artifact),
-        facts.get("estimated_latency_us"),
+        _latency(artifact, factors),
         test.get("value"),
     )
+
+
+def _latency(artifact: Artifact, factors: Mapping[int, float]) -> int | None:
+    """Median in the field where it runs somewhere, or as estimated and corrected by what its target showed."""
+    if artifact.target.latency_us is None:
+        return None
+    measured = summaries.recent_latency(artifact)
+    if measured.n >= ENOUGH_INFERENCES and measured.p50_us is not None:
+        return measured.p50_us
+    estimated = artifact.measurements.get("estimated_latency_us")
+    return None if estimated is None else round(estimated * factors.get(artifact.target_id, 1.0))
 
 
 def _peak(artifact: Artifact) -> int | None:

@@ -111,9 +111,8 @@ def _sort_out(batch: list[Delivery], now: datetime) -> list[Delivery]:
             move(delivery, "skip", now, finding.obstacle)
             continue
         if finding.artifact != delivery.artifact:
-            # Versions to pass through were chosen for what the device was.
-            delivery.artifact, delivery.hops = finding.artifact, []
-            delivery.save(update_fields=["artifact", "hops"])
+            delivery.artifact, delivery.hops, delivery.why = finding.artifact, [*finding.hops], [*finding.why]
+            delivery.save(update_fields=["artifact", "hops", "why"])
         kept.append(delivery)
     return kept
 

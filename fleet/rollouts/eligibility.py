@@ -1,15 +1,17 @@
 """Whether a delivery that was planned may still be offered, because devices and artifacts change meanwhile.
 
 A device may have left the group or become another target, and an artifact may have been recalled; what was planned
-is then skipped with the reason, or another artifact takes its place.
+is then skipped with the reason, or what a new plan gives the device takes its place.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from fleet.inventory import services as inventory
 from fleet.inventory.models import InstalledSpan
-from fleet.registry.models import Artifact, Target
+from fleet.registry.models import Artifact
+from fleet.rollouts import candidates, planning, strategy
 from fleet.rollouts.models import Delivery, Rollout
 
 
@@ -19,6 +21,9 @@ class Finding:
 
     artifact: Artifact | None
     obstacle: str = ""
+    # Where it was planned anew: artifacts of the versions that follow, and why this one.
+    hops: tuple[int, ...] = ()
+    why: tuple[dict[str, Any], ...] = ()
 
 
 def examine(batch: Sequence[Delivery]) -> Iterator[tuple[Delivery, Finding]]:
@@ -28,13 +33,14 @@ def examine(batch: Sequence[Delivery]) -> Iterator[tuple[Delivery, Finding]]:
     rollout = batch[0].rollout
     installs = [delivery for delivery in batch if delivery.kind == Delivery.Kind.INSTALL]
     gone = _left_the_group(rollout, installs)
+    anew = _plan_anew(rollout, [d for d in installs if d.device_id not in gone and not _still_fits(d)])
     for delivery in batch:
         if delivery.kind == Delivery.Kind.ROLL_BACK:
             yield delivery, _way_back(delivery)
         elif delivery.device_id in gone:
             yield delivery, Finding(None, f"{delivery.device} left group '{rollout.group.slug}'")
         else:
-            yield delivery, _install(delivery)
+            yield delivery, anew.get(delivery.device_id) or Finding(delivery.artifact)
 
 
 def older_than(delivery: Delivery) -> Artifact | None:
@@ -56,16 +62,37 @@ def _left_the_group(rollout: Rollout, deliveries: Iterable[Delivery]) -> set[int
     return set(devices) - inventory.members_among(rollout.group, devices.values())
 
 
-def _install(delivery: Delivery) -> Finding:
-    artifact, target = delivery.artifact, delivery.device.target
-    if artifact is not None and artifact.recalled_at is None and artifact.target_id == target.pk:
-        return Finding(artifact)
-    other = _newest(delivery.rollout, target)
-    if other is not None:
-        return Finding(other)
-    if artifact is not None and artifact.recalled_at is not None:
-        return Finding(None, f"its artifact was recalled: {artifact.recall_reason}")
-    return Finding(None, f"it is a {target} now, and there is no artifact of this version for that")
+def _still_fits(delivery: Delivery) -> bool:
+    artifact = delivery.artifact
+    if artifact is None or artifact.recalled_at is not None:
+        return False
+    return artifact.target_id == delivery.device.target_id
+
+
+def _plan_anew(rollout: Rollout, deliveries: Sequence[Delivery]) -> dict[int, Finding]:
+    """What devices get that became another target, or lost their artifact to a recall; by device."""
+    if not deliveries:
+        return {}
+    rules = strategy.read(rollout.strategy).for_one_by_one()
+    reader = candidates.Reader(rollout.version, rollout.app, rules)
+    devices = [delivery.device for delivery in deliveries]
+    # They belong to this rollout, which is what they are busy with.
+    asking = [replace(each, busy_with="") for each in reader.candidates(devices)]
+    made = planning.plan(asking, reader.offers, rules, str(rollout.pk), reader.hops)
+    artifacts = Artifact.objects.select_related("target", "version__model").in_bulk(
+        {(*share.hops, share.artifact)[0] for share in made.shares}
+    )
+    pks = {device.name: device.pk for device in devices}
+    found = {pks[share.device]: _as_planned(share, artifacts) for share in made.shares}
+    for left in made.left_out:
+        device = next(each for each in devices if each.name == left.device)
+        found[device.pk] = Finding(None, f"it is a {device.target}, and {left.reason}")
+    return found
+
+
+def _as_planned(share: planning.Share, artifacts: dict[int, Artifact]) -> Finding:
+    first, *later = (*share.hops, share.artifact)
+    return Finding(artifacts[first], hops=tuple(later), why=share.why)
 
 
 def _way_back(delivery: Delivery) -> Finding:
@@ -73,9 +100,3 @@ def _way_back(delivery: Delivery) -> Finding:
     if artifact is None or (artifact.recalled_at is None and artifact.target_id == delivery.device.target_id):
         return Finding(artifact)
     return Finding(older_than(delivery))
-
-
-def _newest(rollout: Rollout, target: Target) -> Artifact | None:
-    found = Artifact.objects.filter(version=rollout.version_id, target=target, recalled_at=None)
-    found = found.filter(version__recalled_at=None)
-    return found.select_related("target", "version__model").order_by("-created_at", "-pk").first()

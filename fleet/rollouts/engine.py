@@ -79,7 +79,7 @@ def step(rollout: Rollout, now: datetime) -> int:
 
 def begin(rollout: Rollout, now: datetime) -> int:
     """Draw up the plan as things are now and write it down; a rollout that nobody can take ends with the reason."""
-    order = preparation.Order(rollout.version, rollout.group, rollout.app, strategy.read(rollout.strategy))
+    order = preparation.order_of(rollout)
     plan = preparation.draw_up(order)
     try:
         preparation.refuse_empty(order, plan)
@@ -179,6 +179,10 @@ def _watch(rollout: Rollout, wave: Wave, now: datetime) -> int:
     """Stop at once on bad evidence, offer the next part of what is pending, and let the wave soak when all have ended."""
     installs = wave.deliveries.filter(kind=Delivery.Kind.INSTALL)
     if not installs.exclude(state__in=Delivery.ENDS).exists():
+        # One that ended since this step began may have a try left.
+        again = retries.go_on(rollout, now)
+        if again:
+            return again
         done = states.advance(wave, "soak", soaking_since=now)
         tell(rollout)
         return int(done)

@@ -1,7 +1,7 @@
-"""What simulations take from this fleet's own past: how long deliveries took, and how many devices are away."""
+"""What simulations take from this fleet's own past: how long deliveries took, how many devices are away, how much they scatter."""
 
 from datetime import datetime
-from statistics import median
+from statistics import median, stdev
 
 from fleet.inventory.models import Device
 from fleet.rollouts import forecast, planning, simulation
@@ -10,11 +10,14 @@ from fleet.rollouts.strategy import Strategy
 
 REMEMBERED = 2000
 NAMES_AT_ONCE = 500
+# Devices of which the scatter of a measured difference can be told; it is never taken to be nothing.
+ENOUGH_DEVICES = 10
+LEAST_NOISE = 0.01
 
 
 def fleet_of(plan: planning.Plan, now: datetime) -> simulation.Fleet:
     """How the devices of a plan behave, as far as it is known; a delivery takes a minute where none was made."""
-    return simulation.Fleet(now, _seconds(), _away([share.device for share in plan.shares]))
+    return simulation.Fleet(now, _seconds(), _away([share.device for share in plan.shares]), _noise())
 
 
 def outlook(plan: planning.Plan, rules: Strategy, now: datetime) -> forecast.Forecast | None:
@@ -32,6 +35,19 @@ def _seconds() -> dict[str, float]:
         if began is not None and ended is not None:
             times.setdefault(target, []).append(max(1.0, (ended - began).total_seconds()))
     return {target: median(found) for target, found in times.items()}
+
+
+def _noise() -> dict[str, float]:
+    """How far devices lie from each other in what they measured, by signal, where enough did."""
+    done = Delivery.objects.filter(
+        kind=Delivery.Kind.INSTALL, state=Delivery.State.SUCCEEDED, evidence__has_key="field"
+    )
+    found: dict[str, list[float]] = {}
+    for evidence in done.order_by("-finished_at").values_list("evidence", flat=True)[:REMEMBERED]:
+        for name, value in evidence["field"].get("differences", {}).items():
+            found.setdefault(name, []).append(value)
+    enough = {name: values for name, values in found.items() if len(values) >= ENOUGH_DEVICES}
+    return {name: max(LEAST_NOISE, stdev(values)) for name, values in enough.items()}
 
 
 def _away(names: list[str]) -> float:

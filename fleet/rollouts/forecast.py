@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fleet.rollouts.mixture import Bits
 from fleet.rollouts.planning import Plan
-from fleet.rollouts.replay import Bits
 from fleet.rollouts.simulation import CELLS, Fleet, Simulated, Truth, simulate
 from fleet.rollouts.strategy import Strategy
 
@@ -13,6 +13,10 @@ ENOUGH = 0.8
 RATES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0)
 # A dry run answers while a person waits: less is played than on the page of the simulation.
 ROLLOUTS, DRY_CELLS = 1000, CELLS // 20
+
+
+# Regressions of measured signals, as multiples of what is tolerated.
+SIZES = (1.5, 2.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,23 @@ class Power:
     stopped: float
     held: float
     exposed: float  # devices in the mean
-    hours: float  # median, to the stop or to the end
+    hours: float  # median, to the stop; to the end where none is stopped
+
+
+@dataclass(frozen=True)
+class Regression:
+    """What happens to a version that never fails, but is slower or less accurate by so much."""
+
+    signal: str
+    size: float
+    stopped: float
+    exposed: float
+    hours: float
+
+    @property
+    def words(self) -> str:
+        """50 % slower, 10 points less accurate."""
+        return regression_in_words(self.signal, self.size)
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,8 @@ class Forecast:
     hours_high: float
     false_stops: float
     power: list[Power] = field(default_factory=list)
+    regressions: list[Regression] = field(default_factory=list)
+    unjudged: str = ""
     sentence: str = ""
     warning: str = ""
     n: int = 0
@@ -46,14 +68,16 @@ class Forecast:
 
 
 def forecast(plan: Plan, fleet: Fleet, rules: Strategy, seed: int = 0) -> Forecast | None:
-    """Played at the tolerated rate and at worse ones; None for a plan without devices."""
+    """Played at the tolerated rate and at worse ones, and with a slower or less accurate version; None without devices."""
     if not plan.devices:
         return None
     rollouts = max(100, min(ROLLOUTS, DRY_CELLS // plan.devices))
+
+    def play(truth: Truth) -> Simulated:
+        return simulate(plan, fleet, truth, rules=rules, rollouts=rollouts, seed=seed)
+
     rates = sorted({rules.p0, rules.p1, *(rate for rate in RATES if rate > rules.p0)})
-    played = {
-        rate: simulate(plan, fleet, Truth(rate), rules=rules, rollouts=rollouts, seed=seed) for rate in rates
-    }
+    played = {rate: play(Truth(rate)) for rate in rates}
     good = played[rules.p0]
     through = good.seconds[~good.stopped] if not good.stopped.all() else good.seconds
     low, middle, high = np.quantile(through, (0.1, 0.5, 0.9)) / 3600
@@ -64,6 +88,8 @@ def forecast(plan: Plan, fleet: Fleet, rules: Strategy, seed: int = 0) -> Foreca
         round(float(high), 3),
         share_of(good.stopped),
         power,
+        [regression_of(name, size, play(_worse(name, size))) for name, size in _sizes(rules)],
+        unjudged(plan, rules),
         _sentence(power, plan, rules),
         _warning(power, plan, rules),
         rollouts,
@@ -77,8 +103,53 @@ def power_of(rate: float, found: Simulated) -> Power:
         share_of(found.stopped),
         share_of(found.held & ~found.stopped),
         round(float(found.exposed.mean()), 2),
-        round(float(np.median(found.seconds)) / 3600, 3),
+        _hours(found),
     )
+
+
+def regression_of(signal: str, size: float, found: Simulated) -> Regression:
+    """One line of the table of measured regressions."""
+    exposed = round(float(found.exposed.mean()), 2)
+    return Regression(signal, size, share_of(found.stopped), exposed, _hours(found))
+
+
+def regression_in_words(signal: str, size: float) -> str:
+    """What a regression is called in a sentence."""
+    return f"{size * 100:.3g}% slower" if signal == "latency" else f"{size * 100:.3g} points less accurate"
+
+
+def unjudged(plan: Plan, rules: Strategy) -> str:
+    """What no gate of this plan looks at, in words."""
+    judged = rules.tolerances()
+    found = []
+    if "latency" not in judged:
+        found.append("A slower version is not noticed: `tolerated.latency` is empty.")
+    if "accuracy" not in judged:
+        why = "`tolerated.accuracy` is empty" if rules.trial.min_labelled else "the trial expects no labels"
+        found.append(f"A loss of accuracy is not noticed: {why}.")
+    alone = sum(not share.compares for share in plan.shares)
+    if alone:
+        found.append(
+            f"{alone} of {plan.devices} devices run nothing that latency and accuracy could be compared with."
+        )
+    return " ".join(found)
+
+
+def _sizes(rules: Strategy) -> list[tuple[str, float]]:
+    """Signals that are judged, and how much worse a version may be imagined."""
+    judged = rules.tolerances()
+    named = [(name, judged[name]) for name in ("latency", "accuracy") if name in judged]
+    return [(name, round(size * limit, 4)) for name, limit in named for size in SIZES if size * limit <= 1]
+
+
+def _worse(signal: str, size: float) -> Truth:
+    return Truth(latency=size) if signal == "latency" else Truth(accuracy=size)
+
+
+def _hours(found: Simulated) -> float:
+    """Half of the rollouts that were stopped took less; of all, where none was."""
+    seconds = found.seconds[found.stopped] if found.stopped.any() else found.seconds
+    return round(float(np.median(seconds)) / 3600, 3)
 
 
 def share_of(which: Bits) -> float:
@@ -89,7 +160,8 @@ def share_of(which: Bits) -> float:
 def hours_in_words(hours: float) -> str:
     """12 minutes, 3.5 hours, 2.1 days."""
     if hours < 1:
-        return f"{max(1, round(hours * 60))} minutes"
+        minutes = max(1, round(hours * 60))
+        return "1 minute" if minutes == 1 else f"{minutes} minutes"
     return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.1f} days"
 
 

@@ -38,7 +38,7 @@ def _strangers(rollout: Rollout) -> list[Device]:
 
 
 def _add(rollout: Rollout, rules: strategy.Strategy, fresh: list[Device], now: datetime) -> int:
-    order = preparation.Order(rollout.version, rollout.group, rollout.app, _for_one_by_one(rules))
+    order = preparation.Order(rollout.version, rollout.group, rollout.app, rules.for_one_by_one())
     plan = preparation.draw_up(order, fresh)
     reasons = {left.device: left.reason for left in plan.left_out}
     held = {s.device for s in plan.shares if _draw(rollout, "hold-back", s) < part_of(rules.who.hold_back)}
@@ -67,12 +67,6 @@ def _place(rollout: Rollout, joining: list[Share], pks: dict[str, int], now: dat
         for n, share in enumerate(joining, start=1)
     ]
     return len(Delivery.objects.bulk_create(rows, batch_size=500))
-
-
-def _for_one_by_one(rules: strategy.Strategy) -> strategy.Strategy:
-    """The same without shares, which are drawn for each joiner by itself."""
-    who = rules.who.model_copy(update={"share": "", "hold_back": ""})
-    return rules.model_copy(update={"who": who})
 
 
 def _draw(rollout: Rollout, what: str, share: Share) -> float:

@@ -9,6 +9,80 @@ from fleet.inventory.models import Device, DeviceGroup
 from fleet.registry.models import Artifact, ModelVersion
 
 
+class Experiment(models.Model):
+    """Two versions on random halves of a group, until one is shown to be better."""
+
+    class State(models.TextChoices):
+        """Where it stands; only a running one keeps its devices."""
+
+        RUNNING = "running"
+        DECIDED = "decided"
+        UNDECIDED = "undecided"
+        STOPPED = "stopped"
+        PROMOTED = "promoted"
+
+    class Side(models.TextChoices):
+        """The two versions."""
+
+        A = "a"
+        B = "b"
+
+    version_a = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
+    version_b = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
+    group = models.ForeignKey(DeviceGroup, on_delete=models.PROTECT, related_name="experiments")
+    app = models.CharField(max_length=64, default="main")
+    state = models.CharField(max_length=10, choices=State, default=State.RUNNING)
+    terms = models.JSONField(default=dict, help_text="What is compared, and who decides: see terms.py.")
+    strategy = models.JSONField(default=dict, help_text="How each half gets its version: see strategy.py.")
+    dropped = models.JSONField(default=list, blank=True, help_text="[{device, reason}] in neither half.")
+    reason = models.TextField(blank=True, help_text="The sentence that explains the present state.")
+    finding = models.JSONField(default=dict, blank=True, help_text="What pairs say so far: see versus.py.")
+    winner = models.CharField(max_length=1, choices=Side, blank=True, help_text="What was promoted or shown.")
+    promotion = models.ForeignKey("Rollout", null=True, on_delete=models.SET_NULL, related_name="+")
+    looked_at = models.DateTimeField()
+    created_at = models.DateTimeField()
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+
+    def __str__(self) -> str:
+        return f"{self.version_a} against {self.version_b} on {self.group.slug}"
+
+
+class Pair(models.Model):
+    """Two devices as alike as can be, one for each version; the odd one of a target has no partner."""
+
+    class State(models.TextChoices):
+        """From waiting for both versions to a number that never changes."""
+
+        WAITING = "waiting"
+        WATCHED = "watched"
+        COUNTED = "counted"
+        OUT = "out"
+
+    experiment = models.ForeignKey(Experiment, on_delete=models.CASCADE, related_name="pairs")
+    number = models.PositiveIntegerField()
+    device_a = models.ForeignKey(Device, null=True, on_delete=models.CASCADE, related_name="+")
+    device_b = models.ForeignKey(Device, null=True, on_delete=models.CASCADE, related_name="+")
+    state = models.CharField(max_length=8, choices=State, default=State.WAITING)
+    since = models.DateTimeField(null=True, blank=True, help_text="When both ran their version.")
+    value_a = models.FloatField(null=True, blank=True)
+    value_b = models.FloatField(null=True, blank=True)
+    lost = models.CharField(
+        max_length=1,
+        choices=Experiment.Side,
+        blank=True,
+        help_text="Whose version its device could not keep.",
+    )
+    reason = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["experiment", "number"]
+        constraints = [models.UniqueConstraint(fields=["experiment", "number"], name="one_number_a_pair")]
+
+
 class Rollout(models.Model):
     """One version on its way to one group of devices."""
 
@@ -49,6 +123,12 @@ class Rollout(models.Model):
     state_since = models.DateTimeField(null=True, blank=True, help_text="When it came into its state.")
     key = models.CharField(
         max_length=120, null=True, unique=True, help_text="Asked for twice with one key, it is made once."
+    )
+    experiment = models.ForeignKey(
+        Experiment, null=True, blank=True, on_delete=models.SET_NULL, related_name="rollouts"
+    )
+    side = models.CharField(
+        max_length=1, choices=Experiment.Side, blank=True, help_text="Which half of the experiment it is for."
     )
 
     class Meta:

@@ -13,6 +13,7 @@ from fleet.rollouts.conditions import part_of
 from fleet.rollouts.gates import Limits, devices_to_show
 from fleet.rollouts.strategy import Strategy
 
+RUNS_IT = "runs this artifact already"
 HELD_BACK = "held back: it stays on what it runs, for comparison"
 
 # Artifacts in the order of publication, by slug of target.
@@ -68,6 +69,7 @@ class Share:
     bytes_per_day: int | None = None
     takes_from: str = ""  # the rollout of lower priority that loses it
     why: tuple[dict[str, Any], ...] = ()  # gate by gate
+    compares: bool = True  # it runs something that the new artifact can be compared with
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ class _Sorting:
         if offer is None:
             return (candidate.recalled if not self.offers.get(candidate.target) else "") or choice.obstacle
         if candidate.installed == offer.sha256:
-            return "runs this artifact already"
+            return RUNS_IT
         if self.strategy.trial.shadow and not candidate.installed:
             return "runs nothing that a shadow could run beside"
         if candidate.busy_with and candidate.busy_priority >= self.strategy.priority:
@@ -245,6 +247,7 @@ class _Sorting:
             bytes_per_day=budget,
             takes_from=candidate.busy_with,
             why=why,
+            compares=bool(candidate.installed),
         )
 
 

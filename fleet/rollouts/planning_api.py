@@ -38,6 +38,17 @@ class PowerOut(Schema):
     hours: float
 
 
+class RegressionOut(Schema):
+    """What happens to a version that is slower (0.5: by half) or less accurate (0.1: by ten points)."""
+
+    signal: str
+    size: float
+    stopped: float
+    exposed: float
+    hours: float
+    words: str
+
+
 class ForecastOut(Schema):
     """Hours from start to end (10 %, half and 90 % of simulated rollouts), and what the gates can catch."""
 
@@ -46,6 +57,8 @@ class ForecastOut(Schema):
     hours_high: float
     false_stops: float
     power: list[PowerOut]
+    regressions: list[RegressionOut]
+    unjudged: str
     sentence: str
     warning: str
     n: int
@@ -71,6 +84,11 @@ class SimulationIn(OrderIn):
     own_verdict: Annotated[
         bool, Field(description="The trial on the device finds it worse; otherwise it cannot be installed.")
     ] = True
+    latency: Annotated[
+        float,
+        Field(ge=0, le=1, description="Relative rise of the median latency: 0.5 is half as slow again."),
+    ] = 0.0
+    accuracy: Annotated[float, Field(ge=0, le=1, description="Share of right answers that is lost.")] = 0.0
     rollouts: Annotated[int, Field(ge=1, le=simulation.MOST_ROLLOUTS)] = 2000
     seed: Annotated[int, Field(ge=0, le=2**31)] = 0
 
@@ -98,10 +116,13 @@ class SimulationOut(Schema):
     n: int
     devices: int
     failing: float
+    latency: float
+    accuracy: float
     stopped: float
     held: float
-    missed: float
-    false_stops: float
+    missed: Annotated[float, Field(description="Share that went to everybody, with nobody asked on the way.")]
+    false_stops: Annotated[float, Field(description="Share of rollouts of a good version that is stopped.")]
+    unjudged: Annotated[str, Field(description="What no gate of the strategy looks at.")]
     exposed: SpreadOut
     hours: SpreadOut
     bytes: SpreadOut
@@ -118,11 +139,13 @@ def plan(request: HttpRequest, payload: OrderIn) -> dict[str, Any]:
 
 @router.post("/rollouts/simulate", response=SimulationOut)
 def simulate(request: HttpRequest, payload: SimulationIn) -> dict[str, Any]:
-    """Play the plan again and again on the real inventory, with a version that fails as stated, and with a good one."""
+    """Play the plan again and again on the real inventory, with a version as bad as stated, and with a good one."""
     made = services.preview(caller(request), **named(payload))
     rules = strategy.read(payload.strategy)
     fleet = experience.fleet_of(made, timezone.now())
-    truth = simulation.Truth(payload.failing, payload.by_target, payload.own_verdict)
+    truth = simulation.Truth(
+        payload.failing, payload.by_target, payload.own_verdict, payload.latency, payload.accuracy
+    )
     found, good = (
         simulation.simulate(made, fleet, each, rules=rules, rollouts=payload.rollouts, seed=payload.seed)
         for each in (truth, simulation.Truth(rules.p0))
@@ -131,10 +154,13 @@ def simulate(request: HttpRequest, payload: SimulationIn) -> dict[str, Any]:
         "n": found.n,
         "devices": made.devices,
         "failing": payload.failing,
+        "latency": payload.latency,
+        "accuracy": payload.accuracy,
         "stopped": forecast.share_of(found.stopped),
         "held": forecast.share_of(found.held & ~found.stopped),
         "missed": found.missed,
         "false_stops": forecast.share_of(good.stopped),
+        "unjudged": forecast.unjudged(made, rules),
         "exposed": spread(found.exposed),
         "hours": spread(found.seconds / 3600),
         "bytes": spread(found.bytes),

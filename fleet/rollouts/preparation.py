@@ -8,8 +8,8 @@ from fleet.errors import Conflict, Refused
 from fleet.inventory import services as inventory
 from fleet.inventory.models import Device, DeviceGroup
 from fleet.registry.models import ModelVersion
-from fleet.rollouts import candidates, planning
-from fleet.rollouts.models import Delivery, Rollout, Wave
+from fleet.rollouts import candidates, planning, strategy
+from fleet.rollouts.models import Delivery, Pair, Rollout, Wave
 from fleet.rollouts.strategy import Strategy
 
 AT_WORK = candidates.AT_WORK
@@ -23,6 +23,8 @@ class Order:
     group: DeviceGroup
     app: str
     strategy: Strategy
+    only: frozenset[str] | None = None  # names of the devices meant; None: the whole group
+    experiment: int | None = None  # what the devices may be taken for, because the rollout is part of it
 
     @property
     def seed(self) -> str:
@@ -30,10 +32,23 @@ class Order:
         return f"{self.version.pk}/{self.group.pk}/{self.app}"
 
 
+def order_of(rollout: Rollout) -> Order:
+    """What a rollout shall bring to whom."""
+    rules = strategy.read(rollout.strategy)
+    only = None
+    if rollout.experiment_id is not None:
+        pairs = Pair.objects.filter(experiment=rollout.experiment_id)
+        names = pairs.values_list(f"device_{rollout.side}__name", flat=True)
+        only = frozenset(name for name in names if name)
+    return Order(rollout.version, rollout.group, rollout.app, rules, only, rollout.experiment_id)
+
+
 def draw_up(order: Order, devices: Sequence[Device] | None = None) -> planning.Plan:
     """The plan as things are now, for the group or for some devices of it; it may hold no devices."""
-    reader = candidates.Reader(order.version, order.app, order.strategy)
+    reader = candidates.Reader(order.version, order.app, order.strategy, order.experiment)
     devices = inventory.members(order.group) if devices is None else devices
+    if order.only is not None:
+        devices = [device for device in devices if device.name in order.only]
     return planning.plan(reader.candidates(devices), reader.offers, order.strategy, order.seed, reader.hops)
 
 

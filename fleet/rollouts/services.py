@@ -13,7 +13,7 @@ from fleet.errors import Conflict, NotFound, Refused
 from fleet.inventory.models import DeviceGroup
 from fleet.registry.models import ModelVersion
 from fleet.rollouts import deliveries, engine, planning, preparation, retries, shadows, states, strategy
-from fleet.rollouts.models import Delivery, Rollout, Wave
+from fleet.rollouts.models import Delivery, Experiment, Rollout, Wave
 from fleet.rollouts.parts import Part
 
 MAX_NOTE = 500
@@ -49,7 +49,7 @@ def preview(
 ) -> planning.Plan:
     """The dry run: exactly what a start would do now. Refused when there is nothing to do."""
     require(user, Role.VIEWER)
-    order = _order(version, group, app, strategy.read(rules))
+    order = order_for(version, group, app, strategy.read(rules))
     plan = preparation.draw_up(order)
     preparation.refuse_empty(order, plan)
     return plan
@@ -64,33 +64,30 @@ def create(
     rules: Any = None,
     start_at: datetime | None = None,
     key: str = "",
+    half: tuple[Experiment, str] | None = None,
 ) -> Rollout:
-    """A draft, after the same checks as the dry run; asked for twice with one `key`, it is made once."""
+    """A draft, after the same checks as the dry run; asked for twice with one `key`, it is made once.
+
+    `half`: the experiment and its side that the rollout is for; its devices are known to be able to take part.
+    """
     require(user, Role.OPERATOR)
-    made = _made_before(user, key, version, group)
-    if made is not None:
+    if made := _made_before(user, key, version, group):
         return made
     checked = strategy.read(rules)
-    preview(user, version=version, group=group, app=app, rules=rules)
+    if half is None:
+        preview(user, version=version, group=group, app=app, rules=rules)
+    part = {"experiment": half[0], "side": half[1]} if half else {}
     try:
         with transaction.atomic():
-            rollout = Rollout.objects.create(
-                version=version,
-                group=group,
-                app=app,
-                strategy=checked.model_dump(),
-                start_at=start_at,
-                created_by_id=user.pk,
-                state_since=timezone.now(),
-                key=_key(user, key),
-            )
+            made_by = {"created_by_id": user.pk, "key": _key(user, key), "state_since": timezone.now()}
+            what = {"version": version, "group": group, "app": app, "start_at": start_at}
+            rollout = Rollout.objects.create(**what, **made_by, **part, strategy=checked.model_dump())
             events.publish("rollouts", "overview")
     except IntegrityError:
-        made = _made_before(user, key, version, group)
-        if made is None:
-            raise
         # Pressed twice, and the other one was first.
-        return made
+        if made := _made_before(user, key, version, group):
+            return made
+        raise
     return rollout
 
 
@@ -109,8 +106,8 @@ def clone(user: Caller, rollout: Rollout, *, version: ModelVersion | None = None
 def start(user: Caller, rollout: Rollout, *, note: str = "") -> Rollout:
     """Schedule a draft for now or its time, or ask for approval where the strategy wants one."""
     if strategy.read(rollout.strategy).require_approval:
-        return _verb(user, rollout, "ask_approval", "start", _because("waits for approval", note))
-    return _verb(user, rollout, "schedule", "start", _because(_when(rollout), note))
+        return _verb(user, rollout, "ask_approval", "start", because("waits for approval", note))
+    return _verb(user, rollout, "schedule", "start", because(_when(rollout), note))
 
 
 def schedule(user: Caller, rollout: Rollout, start_at: datetime | None, *, note: str = "") -> Rollout:
@@ -122,27 +119,33 @@ def schedule(user: Caller, rollout: Rollout, start_at: datetime | None, *, note:
             raise _not_now(rollout, "scheduled", "it began already" if rollout.started_at else "")
         rollout.start_at = start_at
         if rollout.state == Rollout.State.SCHEDULED:
-            rollout.reason = _because(_when(rollout), note)
+            rollout.reason = because(_when(rollout), note)
         rollout.save(update_fields=["start_at", "reason"])
         if rollout.state == Rollout.State.DRAFT:
             return start(user, rollout, note=note)
-        engine.note(rollout, "schedule", _because(_when(rollout), note), decided_by_id=user.pk)
+        engine.note(rollout, "schedule", because(_when(rollout), note), decided_by_id=user.pk)
     return rollout
 
 
 def approve(user: Caller, rollout: Rollout, *, note: str = "") -> Rollout:
-    """Approve a rollout that waits for it."""
-    return _verb(user, rollout, "approve", "approve", _because(f"approved; {_when(rollout)}", note))
+    """Approve a rollout that waits for it: a second person does, not the one who made it."""
+    require(user, Role.OPERATOR)
+    if rollout.state == Rollout.State.AWAITING_APPROVAL and rollout.created_by_id == user.pk:
+        raise Conflict(
+            f"you made rollout {rollout.pk}, so a second person must approve it",
+            remedy="Ask another operator, or clone it with require_approval off.",
+        )
+    return _verb(user, rollout, "approve", "approve", because(f"approved; {_when(rollout)}", note))
 
 
 def pause(user: Caller, rollout: Rollout, *, note: str = "") -> Rollout:
     """Ask nobody else for now; deliveries at work go on to their end."""
-    return _verb(user, rollout, "pause", "pause", _because("paused by hand", note))
+    return _verb(user, rollout, "pause", "pause", because("paused by hand", note))
 
 
 def resume(user: Caller, rollout: Rollout, *, note: str = "") -> Rollout:
     """Go on after a pause."""
-    return _verb(user, rollout, "resume", "resume", _because("resumed by hand", note))
+    return _verb(user, rollout, "resume", "resume", because("resumed by hand", note))
 
 
 def advance(
@@ -163,7 +166,7 @@ def advance(
         if rollout.state == Rollout.State.HELD:
             states.advance(rollout, "advance", reason="")
         if states.advance(waiting, "pass", finished_at=now):
-            sentence = _because(f"wave {waiting.number} was passed by hand", note)
+            sentence = because(f"wave {waiting.number} was passed by hand", note)
             engine.note(rollout, "advance", sentence, waiting, decided_by_id=user.pk)
     return rollout
 
@@ -178,7 +181,7 @@ def abort(
     began = "aborted by hand; devices that have it keep it"
     with transaction.atomic():
         _lock(rollout)
-        sentence = _because(began if rollout.started_at else "aborted before it started", note)
+        sentence = because(began if rollout.started_at else "aborted before it started", note)
         done = engine.stop(rollout, sentence, now, decided_by_id=user.pk)
         if not done and rollout.state != Rollout.State.ABORTED:
             raise _not_now(rollout, "aborted")
@@ -194,7 +197,7 @@ def roll_back(
         raise _not_now(rollout, "rolled back", "no device was asked yet")
     if part is not None and not part.is_everything:
         return _roll_back_part(user, rollout, part, now, note)
-    sentence = _because("rolled back by hand", note)
+    sentence = because("rolled back by hand", note)
     with transaction.atomic():
         _lock(rollout)
         if engine.begin_way_back(rollout, sentence, now):
@@ -213,7 +216,7 @@ def retry(user: Caller, rollout: Rollout, *, now: datetime, note: str = "") -> R
         if asked is None:
             raise _not_now(rollout, "tried again", "clone it instead")
         if asked:
-            sentence = _because(f"{_devices(asked)} asked again", note)
+            sentence = because(f"{_devices(asked)} asked again", note)
             engine.note(rollout, "retry", sentence, decided_by_id=user.pk)
     return rollout
 
@@ -252,9 +255,10 @@ def exposed(rollout: Rollout) -> int:
     return sum(state in ran or any(line.get("state") in ran for line in history) for state, history in lines)
 
 
-def _order(
+def order_for(
     version: ModelVersion, group: DeviceGroup, app: str, rules: strategy.Strategy
 ) -> preparation.Order:
+    """What shall go to whom, when the version may go anywhere at all; raises Conflict or Refused."""
     if version.recalled_at is not None:
         raise Conflict(
             f"{version} was recalled and may run nowhere any more: {version.recall_reason}",
@@ -303,7 +307,7 @@ def _roll_back_part(user: Caller, rollout: Rollout, part: Part, now: datetime, n
         left = deliveries.cancel(waiting, now, "this part is rolled back")
         back = deliveries.go_back(rollout, chosen, now, "this part is rolled back")
         if left or back:
-            sentence = _because(f"{part}: {_devices(back)} go back, {left} more are not asked", note)
+            sentence = because(f"{part}: {_devices(back)} go back, {left} more are not asked", note)
             engine.note(rollout, "roll_back_part", sentence, decided_by_id=user.pk)
     return rollout
 
@@ -324,7 +328,8 @@ def _key(user: Caller, key: str) -> str | None:
     return f"{user.pk}:{key}" if key else None
 
 
-def _because(sentence: str, note: str) -> str:
+def because(sentence: str, note: str) -> str:
+    """A sentence with the note of whoever decided."""
     note = note.strip()[:MAX_NOTE]
     return f"{sentence}: {note}" if note else sentence
 

@@ -17,14 +17,16 @@ import numpy.typing as npt
 from fleet.rollouts import replay, windows
 from fleet.rollouts.conditions import Window
 from fleet.rollouts.gates import Limits
+from fleet.rollouts.mixture import Bits, Counts, Differences
 from fleet.rollouts.planning import Plan, Share
-from fleet.rollouts.replay import Bits, Counts
 from fleet.rollouts.strategy import Strategy
 
 DAY_S = 86_400.0
 USUAL_S = 60.0
+# Standard deviation of a device's own difference, where no rollout has shown it yet.
+USUAL_NOISE = 0.1
 # Rollouts x devices that one simulation may cost.
-CELLS = 20_000_000
+CELLS, CELLS_AT_ONCE = 20_000_000, 4_000_000
 MOST_ROLLOUTS, LEAST_ROLLOUTS = 10_000, 100
 OPENINGS = 200
 
@@ -33,27 +35,44 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Fleet:
-    """How devices behave: usual seconds of a delivery by target, and the share that is away when asked."""
+    """How devices behave: usual seconds of a delivery by target, the share that is away when asked, and by signal the
+    standard deviation of what one device measures."""
 
     now: datetime
     seconds: Mapping[str, float] = field(default_factory=dict)
     away: float = 0.0
+    noise: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is true of the version: the share of devices on which it fails, in all or by target.
+    """What is true of the version: the share of devices on which it fails, in all or by target, and what it does to the rest.
 
-    own_verdict: the trial on the device finds it worse; otherwise it cannot be installed.
+    own_verdict: the trial on the device finds it worse; otherwise it cannot be installed. latency: relative rise of the
+    median latency of a device, 0.5 is half as slow again. accuracy: share of right answers that is lost, beyond what
+    the trial on the device finds.
     """
 
     failing: float = 0.0
     by_target: Mapping[str, float] = field(default_factory=dict)
     own_verdict: bool = True
+    latency: float = 0.0
+    accuracy: float = 0.0
 
     def rates(self, shares: Sequence[Share]) -> Floats:
         """The rate of each device."""
         return np.array([self.by_target.get(share.target, self.failing) for share in shares])
+
+    @property
+    def worse(self) -> dict[str, float]:
+        """Mean difference of each signal that is not nothing."""
+        return {
+            name: value for name, value in (("latency", self.latency), ("accuracy", self.accuracy)) if value
+        }
+
+    def unseen(self, rules: Strategy) -> list[str]:
+        """What is worse and not judged by this strategy."""
+        return [name for name in self.worse if name not in rules.tolerances()]
 
 
 @dataclass(frozen=True)
@@ -88,20 +107,41 @@ def simulate(
 ) -> Simulated:
     """Play the plan again and again; what is held goes on, as if a person said so."""
     shares = plan.shares
-    rollouts = max(1, min(rollouts, MOST_ROLLOUTS, max(LEAST_ROLLOUTS, CELLS // max(1, len(shares)))))
+    cells = CELLS // (1 + len(truth.worse))
+    rollouts = max(1, min(rollouts, MOST_ROLLOUTS, max(LEAST_ROLLOUTS, cells // max(1, len(shares)))))
     random = np.random.default_rng(seed)
-    rates = truth.rates(shares)
-    clocks: list[_Clock] = []
-
-    def clock(rows: int) -> replay.Clock:
-        clocks.append(_Clock(rows, shares, fleet, rules, random))
-        return replay.Clock(clocks[-1].asked, clocks[-1].passed)
-
-    failed = random.random((rollouts, len(shares)), dtype=np.float32) < rates
-    played = replay.play(failed, course_of(plan, rules, truth), clock)
+    course = course_of(plan, rules, truth)
+    at_once = max(1, CELLS_AT_ONCE // max(1, len(shares)))
+    played, seconds = [], []
+    for start in range(0, rollouts, at_once):
+        clock = _Clock(min(at_once, rollouts - start), shares, fleet, rules, random)
+        failed = random.random((len(clock.seconds), len(shares)), dtype=np.float32) < truth.rates(shares)
+        drawn = _differences(failed.shape, shares, fleet, truth, rules, random)
+        played.append(replay.play(failed, course, clock.as_clock, drawn))
+        seconds.append(clock.seconds)
+    stopped, held, exposed = (
+        np.concatenate([getattr(each, name) for each in played]) for name in ("stopped", "held", "exposed")
+    )
     sizes = np.cumsum([share.transport_bytes for share in shares])
-    seconds = np.concatenate([each.seconds for each in clocks])
-    return Simulated(played.stopped, played.held, played.exposed, seconds, sizes[played.exposed - 1])
+    return Simulated(stopped, held, exposed, np.concatenate(seconds), sizes[exposed - 1])
+
+
+def _differences(
+    shape: tuple[int, ...],
+    shares: Sequence[Share],
+    fleet: Fleet,
+    truth: Truth,
+    rules: Strategy,
+    random: np.random.Generator,
+) -> Differences:
+    """What devices would report: the truth and each one's own deviation; nothing where nothing ran before."""
+    judged, new = rules.tolerances(), np.array([not share.compares for share in shares])
+    drawn = {}
+    for name, mean in truth.worse.items():
+        if name in judged:
+            noise = random.standard_normal(shape, dtype=np.float32) * fleet.noise.get(name, USUAL_NOISE)
+            drawn[name] = np.where(new, np.float32("nan"), np.clip(mean + noise, -1, 1).astype(np.float32))
+    return drawn
 
 
 def course_of(plan: Plan, rules: Strategy, truth: Truth) -> replay.Course:
@@ -133,6 +173,11 @@ class _Clock:
         self.usual = float(np.mean([fleet.seconds.get(share.target, USUAL_S) for share in shares]))
         self.openings = _openings(shares, fleet, rules)
         self.busiest = _busiest_site(shares)
+
+    @property
+    def as_clock(self) -> replay.Clock:
+        """As the replay takes it."""
+        return replay.Clock(self.asked, self.passed)
 
     def asked(self, rollouts: Bits, before: Counts, after: Counts) -> None:
         """Wait for the window, keep to the rate and the site's budget, then wait for the slowest."""

@@ -99,7 +99,10 @@ class Strategy(BaseModel):
         None,
         description="Whether a wave opens in parts, the next when the last has answered. Empty: from 20 devices on.",
     )
-    require_approval: bool = False
+    require_approval: bool = Field(
+        False,
+        description="Whether a second person, not the one who made it, must approve it before it starts.",
+    )
     approve_waves: bool = Field(False, description="Whether a person says yes before each further wave.")
     ask_consent: bool = Field(
         True,
@@ -152,6 +155,10 @@ class Strategy(BaseModel):
         paired = {signals.held_back_name(name): named[name] / 2 for name in signals.PAIRED if name in named}
         return named | paired
 
+    def for_one_by_one(self) -> "Strategy":
+        """The same without shares, which are drawn from the whole group."""
+        return self.model_copy(update={"who": self.who.model_copy(update={"share": "", "hold_back": ""})})
+
     def is_paced(self, fleet: int) -> bool:
         """Whether waves open in parts."""
         return fleet >= PACED_FLEET if self.paced is None else self.paced
@@ -168,7 +175,7 @@ def read(raw: Any) -> Strategy:
     try:
         return Strategy.model_validate(raw or {})
     except ValidationError as error:
-        problems = [_sentence(each) for each in error.errors()]
+        problems = problems_of(error)
         raise Refused(
             f"the strategy is not valid: {problems[0]}",
             remedy="GET /api/v1/rollouts/strategy-schema describes every field.",
@@ -181,6 +188,7 @@ def schema() -> dict[str, Any]:
     return Strategy.model_json_schema()
 
 
-def _sentence(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"])
-    return f"{place}: {error['msg']}" if place else str(error["msg"])
+def problems_of(error: ValidationError) -> list[str]:
+    """Each problem with the field it is about."""
+    places = [(".".join(str(part) for part in each["loc"]), str(each["msg"])) for each in error.errors()]
+    return [f"{place}: {message}" if place else message for place, message in places]

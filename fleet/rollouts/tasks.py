@@ -3,13 +3,14 @@
 from celery import shared_task
 from django.utils import timezone
 
-from fleet.rollouts import engine, notices
+from fleet.rollouts import engine, notices, observing
 
 
 @shared_task(name="rollouts.tick")
 def tick() -> int:
-    """One step of every rollout that is under way."""
-    return engine.tick(timezone.now())
+    """One step of every rollout that is under way, and a look at every experiment that is due."""
+    now = timezone.now()
+    return engine.tick(now) + observing.tick(now)
 
 
 @shared_task(name="rollouts.notify")

@@ -57,7 +57,7 @@ def order(
     model: str, version: int, group: str, app: str, waves: str, strategy: Path | None
 ) -> dict[str, Any]:
     """The body that plans or creates a rollout."""
-    rules = _strategy(strategy)
+    rules = read_rules(strategy)
     if waves:
         rules["waves"] = [_size(part.strip()) for part in waves.split(",")]
     return {"model": model, "version": version, "group": group, "app": app, "strategy": rules}
@@ -239,15 +239,16 @@ def _planned(number: int, shares: list[Row]) -> Row:
     return {"wave": number, "devices": [share["device"] for share in shares], "bytes": bytes_text(sent)}
 
 
-def _strategy(file: Path | None) -> dict[str, Any]:
+def read_rules(file: Path | None) -> dict[str, Any]:
+    """A JSON object in a file; nothing without a file."""
     if file is None:
         return {}
     try:
         found = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise typer.BadParameter(f"{file} cannot be read as JSON: {error}", param_hint="--strategy") from None
+        raise typer.BadParameter(f"{file} cannot be read as JSON: {error}", param_hint="file") from None
     if not isinstance(found, dict):
-        raise typer.BadParameter(f"{file} is not a JSON object", param_hint="--strategy")
+        raise typer.BadParameter(f"{file} is not a JSON object", param_hint="file")
     return found
 
 

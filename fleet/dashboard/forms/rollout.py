@@ -5,6 +5,7 @@ from typing import Any
 from django import forms
 
 from fleet.dashboard.forms.conditions import ConditionsForm
+from fleet.dashboard.forms.gates import GatesForm
 from fleet.dashboard.forms.registry import VersionChoice
 from fleet.dashboard.forms.styling import ModelChoice
 from fleet.inventory.models import DeviceGroup
@@ -25,7 +26,7 @@ class GroupChoice(ModelChoice):
         return f"{obj.name} · {obj.rule or 'by hand'}"
 
 
-class RolloutForm(ConditionsForm):
+class RolloutForm(ConditionsForm, GatesForm):
     """What goes where, in which waves, on which evidence."""
 
     version = VersionChoice(queryset=ModelVersion.objects.none(), empty_label=None)
@@ -87,29 +88,35 @@ class RolloutForm(ConditionsForm):
         return {
             "waves": [_size(part) for part in data["waves"].replace(";", ",").split(",") if part.strip()],
             "soak_seconds": data["soak_seconds"],
-            "delivery_timeout_s": max(3600, data["max_seconds"] + 600),
+            "delivery_timeout_s": data["delivery_timeout_s"] or max(3600, data["max_seconds"] + 600),
             "trial": {
-                name: data[name] for name in ("min_inferences", "min_labelled", "max_seconds", "shadow")
+                **{name: data[name] for name in ("min_inferences", "min_labelled", "max_seconds", "shadow")},
+                **self.trial(),
             },
             "when_evidence_runs_out": data["when_evidence_runs_out"] or None,
             "require_approval": data["require_approval"],
             **self.conditions(),
+            **self.limits(),
         }
 
     @property
     def main_fields(self) -> list[Any]:
         """What everybody fills in."""
-        return [self[name] for name in self.fields if name not in ConditionsForm.base_fields]
+        further = {name for names in self._further().values() for name in names}
+        return [self[name] for name in self.fields if name not in further]
 
     @property
-    def further_fields(self) -> list[Any]:
-        """Who, when, how fast."""
-        return [self[name] for name in ConditionsForm.base_fields]
+    def sections(self) -> list[tuple[str, list[Any], bool]]:
+        """The further fields by title, and whether a section holds something that is filled in or wrong."""
+        open_ones = {*self.changed_data, *self.errors} if self.is_bound else set()
+        return [
+            (title, [self[name] for name in names], bool(open_ones & set(names)))
+            for title, names in self._further().items()
+        ]
 
-    @property
-    def is_further(self) -> bool:
-        """Whether any of the further fields is filled in or wrong."""
-        return any(field.errors or field.data for field in self.further_fields) if self.is_bound else False
+    @staticmethod
+    def _further() -> dict[str, tuple[str, ...]]:
+        return ConditionsForm.SECTIONS | GatesForm.SECTIONS
 
 
 def _size(text: str) -> int | str:

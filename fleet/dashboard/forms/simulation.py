@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 
 from fleet.dashboard.forms.rollout import RolloutForm
-from fleet.rollouts.simulation import MOST_ROLLOUTS
+from fleet.rollouts.simulation import MOST_ROLLOUTS, Truth
 
 
 class SimulationForm(RolloutForm):
@@ -18,6 +18,20 @@ class SimulationForm(RolloutForm):
         label="Fails on (% of devices)",
         help_text="0: a perfect version.",
     )
+    latency = forms.FloatField(
+        min_value=0,
+        max_value=100,
+        required=False,
+        label="Slower by (%)",
+        help_text="Each device's median latency, where it keeps the version. Empty: 0.",
+    )
+    accuracy = forms.FloatField(
+        min_value=0,
+        max_value=100,
+        required=False,
+        label="Less accurate by (points)",
+        help_text="Beyond what the trial on the device finds. Empty: 0.",
+    )
     own_verdict = forms.BooleanField(
         required=False,
         initial=True,
@@ -26,6 +40,12 @@ class SimulationForm(RolloutForm):
     rollouts = forms.IntegerField(
         min_value=100, max_value=MOST_ROLLOUTS, initial=2000, label="Rollouts to play"
     )
+
+    def truth(self) -> Truth:
+        """What the simulation takes to be true."""
+        data = self.cleaned_data
+        failing, latency, accuracy = ((data[name] or 0) / 100 for name in ("failing", "latency", "accuracy"))
+        return Truth(failing, own_verdict=data["own_verdict"], latency=latency, accuracy=accuracy)
 
     def order(self) -> dict[str, Any]:
         """What the dry run takes."""

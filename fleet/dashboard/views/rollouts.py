@@ -11,15 +11,14 @@ from django.utils import timezone
 from django_tables2 import RequestConfig
 
 from fleet.accounts.roles import Role
-from fleet.dashboard import progress
+from fleet.dashboard import progress, strategy_words
 from fleet.dashboard.access import attempt, page, reader
 from fleet.dashboard.filters import RolloutFilter
 from fleet.dashboard.steering import Asked
 from fleet.dashboard.tables import RolloutTable
 from fleet.dashboard.words import plural
-from fleet.rollouts import consents, offering, services, shadows
+from fleet.rollouts import consents, offering, services, shadows, strategy
 from fleet.rollouts.models import Delivery, Rollout, Wave
-from fleet.rollouts.strategy import Strategy
 
 Verb = Callable[[User, Rollout, Asked], Rollout]
 
@@ -106,7 +105,7 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
         "asking": rollout.deliveries.filter(
             consent=Delivery.Consent.WANTED, state=Delivery.State.PENDING
         ).select_related("device")[:SHOWN_DELIVERIES],
-        "strategy": Strategy.model_validate(rollout.strategy),
+        "strategy": strategy_words.rows(strategy.read(rollout.strategy)),
     }
     return render(request, "dashboard/pages/rollout.html", context)
 

@@ -11,7 +11,7 @@ from fleet.dashboard.access import page, reader
 from fleet.dashboard.forms.simulation import SimulationForm
 from fleet.errors import FleetError, Forbidden
 from fleet.inventory.models import DeviceGroup
-from fleet.rollouts import experience, services, simulation, strategy
+from fleet.rollouts import experience, forecast, services, simulation, strategy
 
 
 @page()
@@ -43,22 +43,29 @@ def _played(request: HttpRequest, form: SimulationForm) -> dict[str, Any]:
     plan = services.preview(reader(request), **form.order())
     now = timezone.now()
     fleet = experience.fleet_of(plan, now)
-    truth = simulation.Truth(form.cleaned_data["failing"] / 100, own_verdict=form.cleaned_data["own_verdict"])
-    found = simulation.simulate(plan, fleet, truth, rules=rules, rollouts=form.cleaned_data["rollouts"])
+    truth, rollouts = form.truth(), form.cleaned_data["rollouts"]
+    found = simulation.simulate(plan, fleet, truth, rules=rules, rollouts=rollouts)
+    good = simulation.simulate(plan, fleet, simulation.Truth(rules.p0), rules=rules, rollouts=rollouts)
     outlook = experience.outlook(plan, rules, now)
     return {
         "plan": plan,
         "found": found,
-        "headline": _headline(found, form.cleaned_data["failing"], plan.devices),
+        "headline": _headline(found, truth, plan.devices),
+        "good": (
+            f"A good version, one that fails on {words.share(rules.p0)} of devices, is stopped in "
+            f"{words.share(good.stopped.mean())} of {good.n} rollouts; {words.share(rules.alpha)} is allowed."
+        ),
         "outlook": outlook,
-        "charts": simulation_charts.of(found, plan.devices, outlook.power if outlook else []),
+        "charts": simulation_charts.of(found, plan.devices, outlook),
     }
 
 
-def _headline(found: simulation.Simulated, failing: float, devices: int) -> str:
+def _headline(found: simulation.Simulated, truth: simulation.Truth, devices: int) -> str:
     stopped, held = found.stopped.mean(), (found.held & ~found.stopped).mean()
+    parts = [f"fails on {words.share(truth.failing)} of devices"]
+    parts += [f"is {forecast.regression_in_words(*each)}" for each in truth.worse.items()]
     return (
-        f"A version that fails on {failing:g} % of devices is stopped in {words.share(stopped)} of rollouts, held for a "
+        f"A version that {' and '.join(parts)} is stopped in {words.share(stopped)} of rollouts, held for a "
         f"person in {words.share(held)}, and goes to everybody in {words.share(found.missed)}; "
         f"{found.exposed.mean():.0f} of {words.plural(devices, 'device')} run it in the mean."
     )

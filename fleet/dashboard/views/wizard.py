@@ -1,5 +1,6 @@
 """The wizard of a rollout: a form, the dry run exactly as planning gives it, and the start."""
 
+import json
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -14,6 +15,9 @@ from fleet.inventory.models import DeviceGroup
 from fleet.registry.models import Artifact
 from fleet.rollouts import experience, services, strategy
 from fleet.rollouts.planning import Plan
+
+# Devices named beside one answer; the template cuts there.
+SHOWN_NAMES = 60
 
 
 @page("GET", "POST", role=Role.OPERATOR)
@@ -38,6 +42,7 @@ def show(request: HttpRequest) -> HttpResponse:
         "plan": plan,
         "outlook": experience.outlook(plan, strategy.read(form.rules()), timezone.now()) if plan else None,
         "waves": _waves(plan) if plan else [],
+        "reasons": _reasons(plan) if plan else [],
         "ready": form.fields["version"].queryset.exists() and DeviceGroup.objects.exists(),  # type: ignore[attr-defined]
     }
     return render(
@@ -76,3 +81,14 @@ def _waves(plan: Plan) -> list[dict[str, Any]]:
         }
         for wave in plan.waves
     ]
+
+
+def _reasons(plan: Plan) -> list[dict[str, Any]]:
+    """Why these artifacts: each answer once, with the devices it is about."""
+    found: dict[str, dict[str, Any]] = {}
+    artifacts = Artifact.objects.select_related("target").in_bulk({share.artifact for share in plan.shares})
+    for share in plan.shares:
+        alike = json.dumps([share.artifact, share.why])
+        answer = {"artifact": artifacts[share.artifact], "why": share.why, "devices": []}
+        found.setdefault(alike, answer)["devices"].append(share.device)
+    return [{**each, "more": len(each["devices"]) - SHOWN_NAMES} for each in found.values()]

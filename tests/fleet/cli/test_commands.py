@@ -62,6 +62,14 @@ def test_an_empty_list_says_what_to_do(run):
     assert "tinyfleet models create" in run("models", "list")[1]
 
 
+def test_experiments_are_listed_and_refused_in_one_line(run):
+    assert "no experiments yet" in run("experiments", "list")[1]
+    words = ("--model", "digits", "--a", "1", "--b", "2", "--group", "lab", "--metric", "latency")
+    code, _, err = run("experiments", "create", *words, "--promote-winner", "--dry-run")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "no version 1 of model 'digits'" in err
+
+
 def test_a_refusal_is_one_line_and_exit_code_1(run):
     code, out, err = run("versions", "show", "digits", "1")
     assert code == 1

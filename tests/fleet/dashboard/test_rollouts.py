@@ -202,13 +202,99 @@ def test_further_fields_reach_the_plan(artifact: Artifact, login: Login) -> None
     assert "is no cron expression" in page
 
 
+EVERY_FIELD = {
+    "exclude_groups": ["attic"],
+    "must_pass_through": "",
+    "ignore_joiners": "on",
+    "window_cron": "0 2 * * *",
+    "window_zone": "Europe/Berlin",
+    "priority": "-3",
+    "approve_waves": "on",
+    "ignore_consent": "on",
+    "paced": "no",
+    "per_minute": "5",
+    "rate_factor": "3",
+    "rate_after": "4",
+    "rate_most": "50",
+    "device_bytes_per_day": "2000000",
+    "site_bytes_per_day": "9000000",
+    "delivery_timeout_s": "7200",
+    "timeout_offered": "100",
+    "timeout_downloading": "200",
+    "timeout_verifying": "300",
+    "timeout_testing": "400",
+    "retry_attempts": "3",
+    "retry_first_wait_s": "10",
+    "retry_factor": "1.5",
+    "retry_most_wait_s": "100",
+    "max_errors": "2",
+    "deadline_us": "5000",
+    "accuracy_floor": "80",
+    "trial_alpha": "1",
+    "p0": "1",
+    "p1": "5",
+    "alpha": "4",
+    "safety_limit": "25",
+    "tolerated_latency": "10",
+    "tolerated_heap": "",
+}
+
+
+def test_every_field_of_the_wizard_reaches_the_strategy_and_the_page_of_the_rollout(
+    artifact: Artifact, login: Login
+) -> None:
+    """What is emptied is not judged, what a link does not name has its default, and the page says all of it."""
+    GroupFactory(slug="attic")
+    client = login(Role.OPERATOR)
+    answer = client.post(WIZARD, {**form(artifact), **EVERY_FIELD, "draft": "1"}, follow=True)
+    made = Rollout.objects.get().strategy
+    assert made["who"] | {"rule": ""} == made["who"]
+    assert (made["who"]["exclude_groups"], made["who"]["late_joiners"]) == (["attic"], "ignore")
+    assert made["window"] == {"cron": "0 2 * * *", "minutes": 120, "zone": "Europe/Berlin"}
+    assert made["rate"] == {"per_minute": 5, "factor": 3.0, "after_successes": 4, "most_per_minute": 50}
+    assert made["budgets"] == {"device_bytes_per_day": 2_000_000, "site_bytes_per_day": 9_000_000}
+    assert made["step_timeouts"] == {"offered": 100, "downloading": 200, "verifying": 300, "testing": 400}
+    assert made["retry"] == {"attempts": 3, "first_wait_s": 10, "factor": 1.5, "most_wait_s": 100}
+    plain = ("priority", "approve_waves", "ask_consent", "paced", "delivery_timeout_s", "p0", "p1", "alpha")
+    assert [made[name] for name in plain] == [-3, True, False, False, 7200, 0.01, 0.05, 0.04]
+    assert (made["trial"]["accuracy_floor"], made["trial"]["alpha"], made["trial"]["deadline_us"]) == (
+        *(0.8, 0.01),
+        5000,
+    )
+    tolerated = made["tolerated"]
+    assert (tolerated["latency"], tolerated["heap"], tolerated["errors"]) == (0.1, None, 0.02)
+    page = answer.content.decode()
+    for words in (
+        "group attic",
+        "0 2 * * * for 120 minutes",
+        "5 devices a minute, times 3 with each 4 successes",
+    ):
+        assert words in page
+    for words in ("1.9 MiB a device and day", "offered 100 s", "3 in all, after 10 s", "latency 10.0 %"):
+        assert words in page
+
+
+def test_the_dry_run_says_why_gate_by_gate_and_what_the_gates_catch(artifact: Artifact, login: Login) -> None:
+    """Each answer once, with the devices it is about."""
+    page = login(Role.OPERATOR).get(WIZARD, {"dry": "1", **form(artifact)}).content.decode()
+    assert "Artifact" in page
+    assert "<strong>Memory:</strong> the device has not said how much memory is free" in page
+    assert "<strong>Latency:</strong> the target has no latency budget" in page
+    assert "A loss of accuracy is not noticed: the trial expects no labels." in page
+    assert "is 50% slower" in page
+    assert 'name="tolerated_latency" value="25.0"' in page, "or the next dry run would judge nothing"
+
+
 def test_the_simulation_draws_what_became_of_the_rollouts(artifact: Artifact, login: Login) -> None:
     """Every device fails: the first one stops it."""
     client = login(Role.VIEWER)
     told = {"dry": "1", **form(artifact), "failing": "100", "own_verdict": "on", "rollouts": "200"}
     answer = client.get(reverse("dashboard:rollout-simulate"), told)
     assert "is stopped in 100.0 % of rollouts" in answer.content.decode()
+    assert "A good version, one that fails on 2.0 % of devices, is stopped in" in answer.content.decode()
     assert all(chart.option for chart in answer.context["charts"].values())
+    slower = client.get(reverse("dashboard:rollout-simulate"), {**told, "failing": "0", "latency": "50"})
+    assert "fails on 0.0 % of devices and is 50% slower is stopped in 0.0 %" in slower.content.decode()
     table = client.get(reverse("dashboard:rollout-simulate"), {**told, "csv": "exposed"}).content.decode()
     assert table.startswith("\ufeffdevices exposed, from") or "devices exposed, from" in table
 

@@ -65,7 +65,29 @@ def test_a_device_that_became_another_target_gets_the_artifact_for_that_or_none(
     world.succeed(world.offered())
     world.tick(5)
     assert waiting.desired()["artifact"]["sha256"] == for_other.sha256
-    assert reason_of(lost.name).startswith("it is a jetson-nano now")
+    assert reason_of(lost.name) == "it is a jetson-nano, and no artifact of this version for jetson-nano"
+
+
+def test_a_device_that_became_another_target_gets_the_best_for_that_by_way_of_what_it_must_pass(
+    world: World,
+) -> None:
+    """Not the newest artifact but the most accurate, with the reason; and the version between comes first."""
+    other = TargetFactory(slug="raspberry-pi-5")
+    between = ArtifactFactory(version=world.v2.version, target=other)
+    third = VersionFactory(model=world.v1.version.model)
+    ArtifactFactory(version=third, target=world.v1.target)
+    best = ArtifactFactory(version=third, target=other, measurements={"test_accuracy": {"value": 0.97}})
+    ArtifactFactory(version=third, target=other, measurements={"test_accuracy": {"value": 0.9}})
+    world.create(version=third, waves=[1, "100%"], who={"must_pass_through": [2]})
+    waiting = _waiting(world)
+    type(waiting.row).objects.filter(pk=waiting.row.pk).update(target=other)
+    for _ in range(2):
+        world.succeed(world.offered())
+        world.tick(5)
+    delivery = Delivery.objects.get(device__name=waiting.name, kind="install")
+    assert waiting.desired()["artifact"]["sha256"] == between.sha256
+    assert delivery.hops == [best.pk]
+    assert delivery.why[-1]["sentence"] == f"artifact {best.pk} is the most accurate of 2: 97.0% on test rows"
 
 
 def test_revoked_and_retired_devices_are_let_go(world: World) -> None:

@@ -5,12 +5,14 @@ from datetime import timedelta
 import pytest
 
 from device_agent.core import ed25519, protocol
+from fleet.accounts.roles import Role
+from fleet.errors import Conflict
 from fleet.inventory import services as inventory
 from fleet.inventory.models import Device, DeviceApp, InstalledSpan
 from fleet.registry import signing
 from fleet.rollouts import intents, services
 from fleet.rollouts.models import Delivery, Intent
-from tests.factories import ArtifactFactory, VersionFactory
+from tests.factories import ArtifactFactory, UserFactory, VersionFactory
 from tests.fleet.devices_by_hand import hand_device
 from tests.fleet.rollouts.world import RULES, World
 
@@ -286,7 +288,9 @@ def test_approval_and_start_time(world: World) -> None:
     services.start(world.user, rollout)
     world.tick(2)
     assert world.fresh(rollout).state == "awaiting_approval"
-    services.approve(world.user, world.fresh(rollout))
+    with pytest.raises(Conflict, match="a second person must approve it"):
+        services.approve(world.user, world.fresh(rollout))
+    services.approve(UserFactory(roles=[Role.OPERATOR]), world.fresh(rollout))
     world.tick(2)
     assert world.fresh(rollout).state == "scheduled"
     world.tick(1, hours=1)

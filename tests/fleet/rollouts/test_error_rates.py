@@ -85,6 +85,37 @@ def test_the_replay_decides_as_the_gate_does(seed: int, rate: float, devices: in
     assert (stopped, asked) == (bool(played.stopped[0]), int(played.exposed[0]))
 
 
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.3, 0.6]), st.sampled_from([0.02, 0.2]))
+def test_the_replay_weighs_measured_differences_as_the_gate_does(
+    seed: int, slower: float, rate: float
+) -> None:
+    """Failures and latency together, looked at when each wave has soaked."""
+    random, devices = np.random.default_rng(seed), 90
+    limits = Limits(tolerated={"latency": 0.25, "errors": 0.02, "confidence": 0.15})
+    outline = replay.Course(ends(devices, 0.3, 0.7, 1), np.arange(devices) % 2, limits, paced=False)
+    failed = random.random(devices) < rate
+    latency = np.clip(slower + random.normal(0, 0.1, devices), -1, 1).astype(np.float32)
+    played = replay.play(failed[None, :], outline, differences={"latency": latency[None, :]})
+    asked = int(played.exposed[0])
+
+    def verdict(upto: int) -> str:
+        outcomes = [
+            Outcome(
+                f"d{n}",
+                "ab"[n % 2],
+                "broken" if failed[n] else "kept",
+                1,
+                {} if failed[n] else {"latency": Measure(float(latency[n]))},
+            )
+            for n in range(upto)
+        ]
+        return evaluate(Evidence(outcomes, 1, True, devices - upto, True, ["a", "b"]), limits).decision
+
+    assert (verdict(asked) == "roll_back") == bool(played.stopped[0])
+    before = [end for end in outline.ends if end < asked]
+    assert all(verdict(end) != "roll_back" for end in before)
+
+
 @pytest.mark.parametrize("shares", [(), (0.03, 0.9, 1), (1,)])
 @pytest.mark.parametrize("targets", [1, 3])
 def test_good_rollouts_are_rarely_stopped(shares: tuple[float, ...], targets: int) -> None:

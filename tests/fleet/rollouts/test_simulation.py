@@ -22,9 +22,10 @@ def rules(**parts: Any) -> Strategy:
     return Strategy.model_validate(parts)
 
 
-def made(size: int, strategy: Strategy, **labels: str) -> Plan:
-    """A plan for devices of one target."""
-    return plan([Candidate(f"d{n}", "pi-4", facts=labels) for n in range(size)], OFFERS, strategy, "s")
+def made(size: int, strategy: Strategy, installed: str = "c" * 64, **labels: str) -> Plan:
+    """A plan for devices of one target that run something else."""
+    devices = [Candidate(f"d{n}", "pi-4", facts=labels, installed=installed) for n in range(size)]
+    return plan(devices, OFFERS, strategy, "s")
 
 
 def played(
@@ -75,6 +76,44 @@ def test_a_site_budget_takes_days_and_devices_that_are_away_their_time_out() -> 
     assert np.median(budget.seconds) > 4 * 86_400
     away = played(60, 0.0, Fleet(NOON, away=0.5), delivery_timeout_s=7200)
     assert np.median(away.seconds) > 2 * 7200
+
+
+def test_a_slower_or_less_accurate_version_is_caught_where_it_is_judged() -> None:
+    """Nothing fails, but devices become slower or lose right answers; what is tolerated is rarely stopped."""
+    labelled = rules(trial={"min_labelled": 20}, waves=["20%", "100%"])
+
+    def stopped(truth: Truth, strategy: Strategy = labelled, **more: Any) -> Simulated:
+        return simulate(made(200, strategy, **more), FLEET, truth, rules=strategy, rollouts=300)
+
+    assert stopped(Truth(latency=1.0)).stopped.mean() > 0.9
+    assert stopped(Truth(accuracy=0.4)).stopped.mean() > 0.9
+    assert stopped(Truth(latency=1.0)).exposed.mean() < 200
+    tolerated = labelled.tolerances()
+    for just in (Truth(latency=tolerated["latency"]), Truth(accuracy=tolerated["accuracy"])):
+        assert stopped(just).stopped.mean() <= labelled.alpha
+    unlabelled = rules()
+    assert stopped(Truth(accuracy=0.4), unlabelled).stopped.mean() == 0
+    assert stopped(Truth(latency=1.0), installed="").stopped.mean() == 0, "nothing to compare with"
+
+
+def test_the_forecast_says_how_sure_a_slower_version_is_caught_and_what_is_not_looked_at() -> None:
+    """A line for each size; what no gate judges is said in words."""
+    labelled = rules(trial={"min_labelled": 20})
+    sure = forecast(made(150, labelled), FLEET, labelled)
+    blind = forecast(made(40, rules(), installed=""), FLEET, rules(tolerated={"latency": None}))
+    assert sure is not None
+    assert blind is not None
+    assert [line.words for line in sure.regressions] == [
+        *("37.5% slower", "50% slower", "100% slower"),
+        *("7.5 points less accurate", "10 points less accurate", "20 points less accurate"),
+    ]
+    assert sure.regressions[2].stopped > 0.7
+    assert (sure.unjudged, blind.regressions) == ("", [])
+    assert blind.unjudged == (
+        "A slower version is not noticed: `tolerated.latency` is empty. "
+        "A loss of accuracy is not noticed: the trial expects no labels. "
+        "40 of 40 devices run nothing that latency and accuracy could be compared with."
+    )
 
 
 def test_a_small_fleet_is_warned_in_words_and_a_large_one_is_not() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from fleet.accounts.roles import Role
 from fleet.inventory.models import DeviceGroup
 from fleet.registry.models import Artifact, ModelVersion
-from fleet.rollouts import engine, services
+from fleet.rollouts import engine, observing, services
 from fleet.rollouts.models import Delivery, Rollout
 from tests.factories import ArtifactFactory, GroupFactory, UserFactory, VersionFactory
 from tests.fleet.devices_by_hand import HandDevice, hand_device
@@ -52,6 +52,7 @@ class World:
         for _ in range(times):
             self.now += timedelta(**(later or {"seconds": 1}))
             engine.tick(self.now)
+            observing.tick(self.now)
 
     def offered(self) -> list[HandDevice]:
         """Devices with a delivery at work."""

@@ -1,0 +1,146 @@
+"""Where the mixture of all gates that may stop a rollout reaches its boundary, for thousands of imagined rollouts at once.
+
+Capital of rates depends on counts only and is looked up. Capital of measured differences is followed device by device.
+A signal whose difference is not imagined adds nothing: its capital is worth less than its share of alpha in the mean.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from fleet.rollouts import betting
+from fleet.rollouts.gates import Limits
+from fleet.rollouts.processes import WEIGHT_ALL, WEIGHT_SIGNALS, WEIGHT_TARGETS, judged
+
+Bits = npt.NDArray[np.bool_]
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+# Each device's difference by signal, rollouts x devices, positive is worse; NaN where a device has none.
+Differences = Mapping[str, Floats]
+
+NEVER = 10**9
+# Devices of which capital is looked up at once.
+_BLOCK = 512
+_MAX_LOG = 300.0
+_LOWEST = -1.0
+
+
+class Mixture:
+    """All stopping gates of a rollout to devices of these targets, in order, with their shares of alpha."""
+
+    def __init__(self, targets: Counts, limits: Limits) -> None:
+        self.targets, self.limits, self.devices = targets, limits, len(targets)
+        kinds = np.unique(targets)
+        self.masks = [np.ones(self.devices, dtype=bool)]
+        self.masks += [targets == kind for kind in kinds] if len(kinds) > 1 else []
+        self.places = [mask.cumsum(dtype=np.int64) for mask in self.masks]
+        self.weights, self.signal_weight = _weights(len(kinds), limits)
+        self._capital: dict[tuple[int, int], betting.Array] = {}
+
+    def stop_at(self, failed: Bits, differences: Differences | None = None) -> Counts:
+        """Number of devices at which each rollout crosses; rollouts that have crossed are not looked at further."""
+        found, rows = np.full(len(failed), NEVER), np.arange(len(failed))
+        carry = np.zeros((len(self.masks), len(failed)), dtype=np.int64)
+        bets = [self._bets(name, values) for name, values in (differences or {}).items()]
+        for start in range(0, self.devices, _BLOCK):
+            some = failed[rows, start : start + _BLOCK]
+            mixed, carry = self._rates(some, start, carry)
+            for bet in bets:
+                mixed += bet.block(some, rows, start)
+            hit = mixed >= 1 / self.limits.alpha
+            crossed = hit.any(axis=1)
+            found[rows[crossed]] = start + hit[crossed].argmax(axis=1) + 1
+            rows, carry = rows[~crossed], carry[:, ~crossed]
+            if not len(rows):
+                break
+        return found
+
+    def _rates(self, failed: Bits, start: int, carry: Counts) -> tuple[betting.Array, Counts]:
+        mixed = np.zeros(failed.shape)
+        columns = np.arange(failed.shape[1])
+        after = np.empty_like(carry)
+        for number, mask in enumerate(self.masks):
+            counts = failed & mask[start : start + _BLOCK]
+            k = carry[number][:, None] + counts.cumsum(axis=1)
+            after[number] = k[:, -1]
+            table = self._table(number, start)
+            mixed += table[np.minimum(k, len(table) - 1), columns]
+        return mixed, after
+
+    def _table(self, number: int, start: int) -> betting.Array:
+        """Weighted capital by failures (rows) and device (columns); the last row has crossed by itself."""
+        if (number, start) not in self._capital:
+            limits, weight = self.limits, self.weights[number]
+            n = self.places[number][start : start + _BLOCK]
+            alone = _stop_table(limits.p0, limits.p1, limits.alpha * weight, len(self.masks[0]))
+            k = np.arange(min(int(alone[n].max(initial=0)), int(n.max(initial=0))) + 1)[:, None]
+            bad, good = logs_of(betting.stakes_above(limits.p0, limits.p1), limits.p0, 1.0)
+            logs = k[..., None] * bad + (n[None, :] - k)[..., None] * good
+            capital = np.exp(np.minimum(logs, _MAX_LOG)) @ np.array(betting.ABOVE_WEIGHTS)
+            self._capital[number, start] = weight * capital
+        return self._capital[number, start]
+
+    def _bets(self, name: str, values: Floats) -> "_Bets":
+        return _Bets(values, self.targets, self.limits.tolerated[name], self.signal_weight)
+
+
+class _Bets:
+    """Capital against one signal's tolerated mean, target by target, for every rollout as far as it was followed."""
+
+    def __init__(self, values: Floats, targets: Counts, tolerated: float, weight: float) -> None:
+        self.values, self.tolerated, self.weight = values, tolerated, weight
+        self.targets, self.kinds = targets, np.unique(targets)
+        self.logs = np.zeros((len(self.kinds), len(betting.MEAN_FRACTIONS), len(values)))
+
+    def block(self, failed: Bits, rows: Counts, start: int) -> betting.Array:
+        """Weighted capital after each device of a block; `failed` are the rows at hand."""
+        values = self.values[rows, start : start + _BLOCK]
+        gains = (values - self.tolerated) / max(self.tolerated - _LOWEST, 1e-6)
+        # A device that went back has no numbers of its own, nor has one with nothing to compare with.
+        gains[failed | np.isnan(gains)] = 0.0
+        mixed = np.zeros(failed.shape)
+        for number, kind in enumerate(self.kinds):
+            mine = self.targets[start : start + _BLOCK] == kind
+            mixed += self._of(number, gains[:, mine], rows)[:, mine.cumsum()]
+        return self.weight * mixed
+
+    def _of(self, number: int, gains: Floats, rows: Counts) -> betting.Array:
+        """Capital before the first and after each of one target's devices."""
+        capital = np.zeros((gains.shape[0], gains.shape[1] + 1))
+        for at, fraction in enumerate(betting.MEAN_FRACTIONS):
+            before = self.logs[number, at, rows][:, None]
+            logs = before + np.log1p(fraction * gains).cumsum(axis=1, dtype=np.float64)
+            self.logs[number, at, rows] = logs[:, -1] if logs.shape[1] else before[:, 0]
+            capital += np.exp(np.minimum(np.hstack([before, logs]), _MAX_LOG))
+        return capital / len(betting.MEAN_FRACTIONS)
+
+
+def logs_of(stakes: betting.Array, rate: float, sign: float) -> tuple[betting.Array, betting.Array]:
+    """What a failure and a success do to the logarithm of each bet."""
+    return np.log1p(sign * stakes * (1 - rate)), np.log1p(-sign * stakes * rate)
+
+
+def _weights(kinds: int, limits: Limits) -> tuple[list[float], float]:
+    """Shares of alpha: all devices together and then each target; and of one signal on one target."""
+    rates = [WEIGHT_ALL, *([WEIGHT_TARGETS / kinds] * kinds if kinds > 1 else [])]
+    stopping = sum(signal.stops for signal in judged(limits.tolerated))
+    whole = sum(rates) + (WEIGHT_SIGNALS if stopping else 0.0)
+    signal = WEIGHT_SIGNALS / stopping / kinds / whole if stopping else 0.0
+    return [weight / whole for weight in rates], signal
+
+
+@lru_cache(maxsize=32)
+def _stop_table(p0: float, p1: float, alpha: float, most: int) -> Counts:
+    """Least number of failures among n at which the bets alone have reached 1/alpha."""
+    bad, good = logs_of(betting.stakes_above(p0, p1), p0, 1.0)
+    weights = np.log(np.array(betting.ABOVE_WEIGHTS))
+    found, failed = np.full(most + 1, NEVER), 0
+    for n in range(1, most + 1):
+        while failed <= n and np.logaddexp.reduce(weights + failed * bad + (n - failed) * good) < np.log(
+            1 / alpha
+        ):
+            failed += 1
+        found[n] = failed
+    return found
