@@ -10,6 +10,7 @@ from ninja.pagination import paginate
 
 from compression_jobs import services
 from compression_jobs.models import Candidate, Job
+from compression_jobs.pipeline.effort import Effort
 from compression_jobs.pipeline.goal import Fraction, Objective
 from compression_jobs.pipeline.recipe import MAX_STEPS, recipe_schema
 from fleet.accounts.roles import Role, require
@@ -42,6 +43,7 @@ class JobIn(Schema):
     dataset: int
     goals: GoalsIn
     recipe: Annotated[list[StepIn], Field(max_length=MAX_STEPS)] | None = None
+    effort: Effort = Effort()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
 
@@ -55,6 +57,7 @@ class JobOut(Schema):
     targets: list[str]
     goals: dict[str, Any]
     recipe: list[dict[str, Any]] | None
+    effort: dict[str, Any]
     seed: int
     state: Job.State
     reason: str
@@ -117,6 +120,7 @@ def submit_job(request: HttpRequest, payload: JobIn) -> tuple[int, Job]:
         get_dataset(payload.dataset),
         **payload.goals.model_dump(),
         recipe=None if payload.recipe is None else [step.model_dump() for step in payload.recipe],
+        effort=payload.effort,
         seed=payload.seed,
         user=request.user,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compression_jobs.pipeline.candidate import Progress, Result
+from compression_jobs.pipeline.effort import Effort
 from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.recipe import Recipe
 from compression_jobs.pipeline.targets import Target
@@ -36,7 +37,8 @@ def _results(plan: dict[str, Any], model: Path, dataset: Path, out: Path, tell: 
     told: dict[str, Any] = {"out": out, "seed": plan["seed"], "progress": tell, "targets": targets}
     if plan["recipe"] is None:
         wanted = [goal for goal in goals.values() if goal is not None]
-        return search(wanted, model, dataset, factors=plan["factors"], analyse=True, **told)
+        told |= {"factors": plan["factors"], "effort": Effort.model_validate(plan["effort"])}
+        return search(wanted, model, dataset, analyse=True, **told)
     recipe = Recipe.model_validate({"steps": plan["recipe"]})
     told["others"] = {name: Path(path) for name, path in plan["others"].items()}
     return {slug: run(recipe, model, dataset, slug, goal=goals[slug], **told) for slug in targets}

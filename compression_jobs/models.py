@@ -29,6 +29,11 @@ class Job(models.Model):
     recipe = models.JSONField(
         null=True, blank=True, help_text="Steps; empty: the search makes recipes from the goals."
     )
+    effort = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text="What a search may spend: train_steps, candidates, max_seconds; empty: the defaults.",
+    )
     seed = models.BigIntegerField(default=0)
     state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
     reason = models.TextField(blank=True)

@@ -119,6 +119,7 @@ def _plan(job: Job) -> dict[str, Any]:
         "targets": [pipeline_target(row).model_dump(mode="json") for row in rows],
         "goals": job.goals,
         "recipe": job.recipe,
+        "effort": job.effort,
         "seed": job.seed,
         "factors": dict(factors),
     }

@@ -13,6 +13,7 @@ from compression_jobs.models import Job
 from compression_jobs.named_models import named_models
 from compression_jobs.pipeline import errors as pipeline
 from compression_jobs.pipeline.dataset import check_pair
+from compression_jobs.pipeline.effort import Effort
 from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.recipe import parse_recipe
 from compression_jobs.pipeline.targets import refuse_unknown
@@ -35,6 +36,7 @@ def submit(
     max_drop: float | None = None,
     objective: str = "bytes",
     recipe: list[dict[str, Any]] | None = None,
+    effort: Effort | None = None,
     seed: int = 0,
     user: Any = None,
 ) -> Job:
@@ -45,12 +47,14 @@ def submit(
     recipe = _checked_plan(targets, goals, recipe)
     _refuse_misfit(version, dataset)
     named_models(recipe)  # refuses names that lead nowhere
-    what = {"version": version.pk, "dataset": dataset.pk, "targets": sorted(targets)}
+    spends = (effort or Effort()).model_dump()
+    what = {"version": version.pk, "dataset": dataset.pk, "targets": sorted(targets), "effort": spends}
     job = Job(
         version=version,
         dataset=dataset,
         goals=goals,
         recipe=recipe,
+        effort=spends,
         seed=seed,
         fingerprint=_fingerprint({**what, "goals": goals, "recipe": recipe, "seed": seed}),
         queued_at=timezone.now(),

@@ -72,8 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     many = commands.add_parser("search", help="find the best candidate for each target")
     _add_inputs(many)
     many.add_argument("--target", action="append", required=True, help="may be given several times")
-    many.add_argument("--max-drop", type=float, help="share of accuracy that may be lost, such as 0.01")
-    many.add_argument("--min-accuracy", type=float, help="share that must be right, such as 0.9")
+    many.add_argument("--max-drop", type=float, help="accuracy that may be lost, such as 0.01")
+    many.add_argument(
+        "--min-accuracy",
+        type=float,
+        help="share that must be right, such as 0.9; R² in regression, the area under the ROC curve for anomalies",
+    )
     many.add_argument("--objective", choices=get_args(Objective), default="bytes")
     many.add_argument("--train-steps", type=int, default=Effort().train_steps, help="0: nothing is trained")
     many.add_argument("--max-candidates", type=int, default=Effort().candidates)

@@ -34,7 +34,7 @@ class Candidate:
     peak_ram_bytes: int | None = None
     accuracy: dict[str, Any] | None = None
     reference_accuracy: dict[str, Any] | None = None
-    drop: dict[str, float] | None = None
+    drop: dict[str, Any] | None = None
     agreement: float | None = None
     host_latency_us: dict[str, float] | None = None
     estimated_latency_us: int | None = None

@@ -29,6 +29,7 @@ Array = NDArray[Any]
 SPLITS = ("train", "calibration", "validation", "test")
 OTHER_WORDS = {"val": "validation", "valid": "validation", "calib": "calibration", "cal": "calibration"}
 NEEDED_SPLITS = SPLITS[1:]
+JUDGED_SPLITS = ("validation", "test")
 TASKS = ("classification", "regression", "reconstruction")
 SHARES = (0.60, 0.10, 0.15, 0.15)
 GOLDEN_RATIO = (5**0.5 - 1) / 2
@@ -96,6 +97,7 @@ def describe_dataset(path: Path | str) -> dict[str, Any]:
         "class_names": data.class_names,
         "label_counts": _label_counts(data),
         "rows": data.row_counts,
+        "anomalies": _anomalies(data),
         "has_split": data.has_split,
         "x_stats": _statistics(data.x),
         "sha256": data.sha256,
@@ -109,6 +111,25 @@ def _label_counts(data: Dataset) -> list[int]:
     return [int(count) for count in np.bincount(data.y, minlength=data.classes)]
 
 
+def _anomalies(data: Dataset) -> dict[str, int]:
+    """How many rows of each split are anomalies, in reconstruction."""
+    if data.task != "reconstruction":
+        return {}
+    return {split: int(data.rows(split)[1].sum()) for split in SPLITS}
+
+
+def _refuse_unjudged(facts: dict[str, Any]) -> None:
+    """Anomaly detection is judged by how far anomalies stand out from normal rows."""
+    found, rows = facts.get("anomalies") or {}, facts["rows"]
+    for split in (name for name in JUDGED_SPLITS if name in found):
+        if not 0 < found[split] < rows[split]:
+            raise Refused(
+                f"{found[split]} of the {rows[split]} {split} rows are anomalies, and a model is judged by how it tells "
+                "the two kinds apart",
+                remedy="mark anomalies by 1 and normal rows by 0 in y, with both kinds in validation and test",
+            )
+
+
 def check_pair(model_facts: dict[str, Any], dataset_facts: dict[str, Any]) -> None:
     """Raise Refused when the model described cannot be fed with, or judged by, the dataset described."""
     if len(model_facts["inputs"]) != 1:
@@ -119,6 +140,7 @@ def check_pair(model_facts: dict[str, Any], dataset_facts: dict[str, Any]) -> No
     if not scores:
         raise Refused("the model has no output of floats", remedy="export it with its scores as an output")
     _check_output(scores[0], dataset_facts)
+    _refuse_unjudged(dataset_facts)
 
 
 def _checked_x(x: Array | None) -> Array:

@@ -1,6 +1,7 @@
 """Chooses the winner among measured candidates, and says why the others lost or which budget binds."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from compression_jobs.pipeline.candidate import Candidate, Result
 from compression_jobs.pipeline.errors import Refused
@@ -9,6 +10,7 @@ from compression_jobs.pipeline.judging import missed_budgets, missed_goals, shor
 from compression_jobs.pipeline.pareto import mark_front
 from compression_jobs.pipeline.publish import passes_test, publish
 from compression_jobs.pipeline.targets import Target
+from compression_jobs.pipeline.wording import loss, span, verdict
 from compression_jobs.pipeline.workshop import Workshop
 
 ALIKE = 0.01  # costs within one percent are the same; accuracy decides between them
@@ -102,10 +104,14 @@ def _met_sentence(goal: Goal, winner: Candidate) -> str:
     test = winner.test_accuracy
     certainty = "" if winner.shown else "; the intervals are too wide to show it"
     return (
-        f"{goal.target}: {winner.id} has {winner.bytes} bytes and is {test['value']:.1%} accurate on the test rows "
-        f"({test['low']:.1%} to {test['high']:.1%}, n = {test['n']}), "
-        f"{100 * test['drop']['value']:.2f} points below the original{certainty}."
+        f"{goal.target}: {winner.id} has {winner.bytes} bytes and is {verdict(test)} on the test rows "
+        f"({span(test)}), {_against_original(test)}{certainty}."
     )
+
+
+def _against_original(test: dict[str, Any]) -> str:
+    drop = test["drop"]["value"]
+    return f"{loss(test, abs(drop))} {'below' if drop >= 0 else 'above'} the original"
 
 
 def _unmet(goal: Goal, target: Target, candidates: list[Candidate], edges: int) -> Result:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Objective = Literal["bytes", "ram", "latency", "accuracy"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+# Accuracy is the share of right classes; R² in regression, the area under the ROC curve for anomalies.
 
 
 class Goal(BaseModel):

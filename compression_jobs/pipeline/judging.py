@@ -8,6 +8,7 @@ from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.intervals import round_rows, rows_to_show
 from compression_jobs.pipeline.latency import estimate_us, factor_note
 from compression_jobs.pipeline.targets import Target
+from compression_jobs.pipeline.wording import loss, score
 
 MIB = 1 << 20
 SMALL_MODEL_BYTES = 1 * MIB
@@ -58,14 +59,14 @@ def missed_goals(
         missed.append(
             (
                 "min_accuracy",
-                f"accuracy: {accuracy['value']:.1%} of n = {accuracy['n']}, {goal.min_accuracy:.1%} asked",
+                f"accuracy: {score(accuracy)} of n = {accuracy['n']}, {score(accuracy, goal.min_accuracy)} asked",
             )
         )
     if goal.max_drop is not None and drop["value"] > goal.max_drop + HAIR:
         missed.append(
             (
                 "max_drop",
-                f"drop: {100 * drop['value']:.2f} points, {100 * goal.max_drop:g} allowed (n = {accuracy['n']})",
+                f"drop: {loss(accuracy, drop['value'])}, {loss(accuracy, goal.max_drop, None)} allowed (n = {accuracy['n']})",
             )
         )
     return missed
@@ -123,8 +124,8 @@ def _resolution_notes(candidate: Candidate, goal: Goal) -> list[str]:
     needed = rows_to_show(goal.max_drop, drop["value"], drop["high"], accuracy["n"])
     if needed is None:
         return []
-    points = f"{100 * goal.max_drop:g} point{'' if goal.max_drop == 0.01 else 's'}"
-    return [f"n = {accuracy['n']} cannot show {points}; about {round_rows(needed)} rows would"]
+    asked = loss(accuracy, goal.max_drop, None)
+    return [f"n = {accuracy['n']} cannot show {asked}; about {round_rows(needed)} rows would"]
 
 
 def _size(count: float) -> str:

@@ -13,6 +13,7 @@ from compression_jobs.pipeline.graph.facts_tflite import is_tflite
 from compression_jobs.pipeline.graph.graph import Graph
 from compression_jobs.pipeline.graph.ingest import canonicalise
 from compression_jobs.pipeline.graph.quantgraph import Island, QuantGraph
+from compression_jobs.pipeline.graph.rewrites.structure import keep_scores
 from compression_jobs.pipeline.passes.kinds import Material
 from compression_jobs.pipeline.passes.table import PASSES
 from compression_jobs.pipeline.recipe import Recipe, Step
@@ -43,10 +44,11 @@ def make(
         made = ready.carry(model, recipe, runtime)
     else:
         graph = canonicalise(model, calibration[:SAMPLE_ROWS])
+        left_out = _without_labels(graph, recipe)
         models = {name: Path(path) for name, path in (others or {}).items()}
         kept = Stages.of(stages, model, data, seed, models)
         bench = Bench(recipe, seed, data, graph, Told(folder / STEPS_FILE), kept, models)
-        made = _compressed(bench, runtime)
+        made = _compressed(bench, runtime, left_out)
     return {
         **_written(made.data, recipe, runtime, folder, Material(calibration, seed)),
         "parameters": made.parameters,
@@ -60,11 +62,26 @@ def make(
     }
 
 
-def _compressed(bench: Bench, runtime: str) -> ready.Made:
+def _without_labels(graph: Graph, recipe: Recipe) -> tuple[str, ...]:
+    """Leave the scores as the only output of a model that is trained or quantised; a note when others went."""
+    if not (recipe.trains or recipe.quantizes):
+        return ()
+    before = [port.name for port in graph.outputs]
+    keep_scores(graph)
+    [kept, *_] = [port.name for port in graph.outputs]
+    gone = ", ".join(name for name in before if name != kept)
+    return (f"{kept} is the only output; {gone} is left out",) if len(before) > 1 else ()
+
+
+def _compressed(bench: Bench, runtime: str, notes: tuple[str, ...]) -> ready.Made:
     final = bench.run()
     data = _emit(EMITTERS[runtime], final, runtime)
     return ready.Made(
-        data, _parameters(final), total_macs(bench.graph) or 0, _output_scale(final), _notes(final)
+        data,
+        _parameters(final),
+        total_macs(bench.graph) or 0,
+        _output_scale(final),
+        (*notes, *_notes(final, bench.recipe)),
     )
 
 
@@ -103,9 +120,13 @@ def _parameters(final: Graph | QuantGraph) -> int:
     return parameters(final)
 
 
-def _notes(final: Graph | QuantGraph) -> tuple[str, ...]:
-    if not isinstance(final, QuantGraph):
-        return ()
+def _notes(final: Graph | QuantGraph, recipe: Recipe) -> tuple[str, ...]:
+    """What the passes are good for, and what was left in float."""
+    said = dict.fromkeys(PASSES[step.name].good_for for step in recipe.steps)
+    return (*filter(None, said), *(_island_notes(final) if isinstance(final, QuantGraph) else ()))
+
+
+def _island_notes(final: QuantGraph) -> tuple[str, ...]:
     islands = [op for op in final.ops if isinstance(op, Island)]
     if not islands:
         return ()

@@ -13,6 +13,7 @@ from compression_jobs.pipeline.stopwatch import host_latency
 from device_agent.runtimes.onnx import open_session
 
 NUMPY_NAMES = {"tensor(float)": "float32", "tensor(double)": "float64"}
+ZIPPED = ("seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))")
 
 
 def measure(artifact: Path, dataset: Path, split: str, outputs: Path) -> dict[str, Any]:
@@ -49,7 +50,7 @@ class Feed:
         batch = self._input.shape[0] if self._input.shape else 1
         # A model whose batch is fixed to several rows is fed the same row several times.
         self._batch = batch if isinstance(batch, int) and batch > 1 else 1
-        real = [i for i, node in enumerate(session.get_outputs()) if node.type in NUMPY_NAMES]
+        real = [i for i, node in enumerate(session.get_outputs()) if node.type in (*NUMPY_NAMES, *ZIPPED)]
         if not real:
             raise Refused(
                 "the model has no output of floats", remedy="export it with its scores as an output"
@@ -59,7 +60,14 @@ class Feed:
     def run(self, row: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         """All outputs for one row, each with a batch of one."""
         rows = np.repeat(row[np.newaxis], self._batch, axis=0)
-        return [np.asarray(output)[:1] for output in self._session.run(None, {self._input.name: rows})]
+        return [_plain(output)[:1] for output in self._session.run(None, {self._input.name: rows})]
+
+
+def _plain(output: Any) -> npt.NDArray[Any]:
+    """An output as an array; skl2onnx zips chances into a dictionary a row, in the order of the classes."""
+    if isinstance(output, list) and output and isinstance(output[0], dict):
+        return np.array([list(row.values()) for row in output], np.float32)
+    return np.asarray(output)
 
 
 def _open(artifact: Path) -> Any:

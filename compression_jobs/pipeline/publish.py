@@ -21,8 +21,8 @@ def passes_test(workshop: Workshop, winner: Candidate, goal: Goal | None, target
     reference, judge = workshop.reference("test"), workshop.judge("test")
     winner.test_accuracy = {
         **shown_figure(judge.accuracy(measurement.outputs), judge, "test"),
-        "drop": judge.drop(reference.outputs, measurement.outputs).as_dict(),
-        "reference": judge.accuracy(reference.outputs).as_dict(),
+        "drop": shown_figure(judge.drop(reference.outputs, measurement.outputs), judge, "test"),
+        "reference": shown_figure(judge.accuracy(reference.outputs), judge, "test"),
     }
     if goal is None:
         return True

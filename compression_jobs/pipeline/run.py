@@ -12,6 +12,7 @@ from compression_jobs.pipeline.publish import passes_test, publish
 from compression_jobs.pipeline.recipe import Recipe, Step, describe
 from compression_jobs.pipeline.search import check_input, write_results
 from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unknown
+from compression_jobs.pipeline.wording import verdict
 from compression_jobs.pipeline.workshop import Workshop
 
 # The rest of the flash holds what every artifact has beside its weights.
@@ -89,7 +90,7 @@ def _published(workshop: Workshop, candidate: Candidate, goal: Goal | None, targ
     assert candidate.test_accuracy is not None
     sentence = (
         f"{target.slug}: {candidate.id} has {candidate.bytes} bytes and is "
-        f"{candidate.test_accuracy['value']:.1%} accurate on the test rows (n = {candidate.test_accuracy['n']})."
+        f"{verdict(candidate.test_accuracy)} on the test rows (n = {candidate.test_accuracy['n']})."
     )
     shown = goal is None or candidate.shown
     return Result(target.slug, True, shown, candidate, [candidate], sentence)

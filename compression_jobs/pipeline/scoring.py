@@ -1,7 +1,7 @@
 """How good outputs are: accuracy, R² or anomaly AUC by task, with 95 % intervals and the paired drop.
 
-`accuracy` is the word in every figure: the share of right classes (classification), R² (regression) or
-the area under the ROC curve of the reconstruction error (reconstruction).
+`accuracy` is the word for every figure, and its `metric` says what it is: the share of right classes
+(classification), R² (regression) or the area under the ROC curve of the reconstruction error (reconstruction).
 """
 
 from dataclasses import dataclass
@@ -30,6 +30,9 @@ class Figure:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
+METRICS = {"classification": "accuracy", "regression": "r2", "reconstruction": "auc"}
+
+
 @dataclass(frozen=True)
 class Judge:
     """Scores outputs against the truth of the rows of one split."""
@@ -42,6 +45,11 @@ class Judge:
     def n(self) -> int:
         """The number of rows."""
         return len(self.y)
+
+    @property
+    def metric(self) -> str:
+        """What its figures are: `accuracy`, `r2` or `auc`."""
+        return METRICS[self.task]
 
     def accuracy(self, outputs: Array) -> Figure:
         """The score of `outputs` with its interval."""

@@ -12,6 +12,7 @@ from compression_jobs.pipeline.judging import judge
 from compression_jobs.pipeline.passes.table import PASSES
 from compression_jobs.pipeline.recipe import Recipe, describe
 from compression_jobs.pipeline.targets import Target
+from compression_jobs.pipeline.wording import verdict
 from compression_jobs.pipeline.workshop import Workshop
 
 
@@ -106,4 +107,4 @@ class Trials:
 def _measured_sentence(candidate: Candidate) -> str:
     if candidate.accuracy is None:
         return f"{candidate.target}: rejected, {candidate.rejected}"
-    return f"{candidate.target}: {candidate.accuracy['value']:.1%} accurate in {candidate.bytes} bytes"
+    return f"{candidate.target}: {verdict(candidate.accuracy)} in {candidate.bytes} bytes"

@@ -158,7 +158,7 @@ class Workshop:
         judge, reference = self.judge(split), self.reference(split)
         candidate.accuracy = shown_figure(judge.accuracy(measurement.outputs), judge, split)
         candidate.reference_accuracy = shown_figure(judge.accuracy(reference.outputs), judge, split)
-        candidate.drop = judge.drop(reference.outputs, measurement.outputs).as_dict()
+        candidate.drop = shown_figure(judge.drop(reference.outputs, measurement.outputs), judge, split)
         candidate.agreement = judge.agreement(reference.outputs, measurement.outputs)
         candidate.peak_ram_bytes = measurement.peak_ram_bytes
         candidate.host_latency_us = measurement.host_latency_us
@@ -196,8 +196,8 @@ class Follower:
 
 
 def shown_figure(figure: Figure, judge: Judge, split: str) -> dict[str, Any]:
-    """A figure with the number of rows and the split it was measured on."""
-    return {**figure.as_dict(), "n": judge.n, "split": split}
+    """A figure with its metric, the number of rows and the split it was measured on."""
+    return {**figure.as_dict(), "metric": judge.metric, "n": judge.n, "split": split}
 
 
 def _are_whole(folder: Path, facts: dict[str, Any]) -> bool:

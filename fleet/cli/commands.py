@@ -11,7 +11,7 @@ from fleet.cli import server
 from fleet.cli.client import ApiError
 from fleet.cli.supervisor import StartError
 from fleet.cli.up import demo, up
-from fleet.cli.verbs import boards, devices, experiments, jobs, models, rollouts, telemetry
+from fleet.cli.verbs import boards, devices, experiments, jobs, models, outlook, records, rollouts, telemetry
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,10 +30,13 @@ for _name, _group in {
     "devices": devices.devices,
     "groups": devices.groups,
     "rollouts": rollouts.rollouts,
+    "hooks": records.hooks,
     "experiments": experiments.experiments,
     "telemetry": telemetry.telemetry,
 }.items():
     app.add_typer(_group, name=_name)
+rollouts.rollouts.command("plan")(outlook.plan)
+rollouts.rollouts.command("simulate")(outlook.simulate)
 _VERBS: dict[str, Callable[..., None]] = {
     "up": up,
     "demo": demo,
@@ -41,6 +44,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "me": telemetry.me,
     "health": telemetry.health,
     "alerts": telemetry.alerts,
+    "history": records.history,
     "enrol-token": devices.enrol_token,
 }
 for _name, _function in _VERBS.items():

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from compression_jobs.pipeline.wording import NAMES
 from fleet.dashboard import words
 from fleet.dashboard.charts import BLUE, GREEN, ORANGE, VERMILION, Chart, Table, accuracy_axis
 
@@ -50,10 +51,21 @@ def pareto(
         "legend": {"bottom": 0, "type": "scroll"},
         "tooltip": {"trigger": "item"},
         "xAxis": bytes_axis(max(largest, shown_budget or 0)),
-        "yAxis": accuracy_axis([c.accuracy["value"] for c in drawn], min_accuracy),
+        "yAxis": _score_axis(drawn, min_accuracy),
         "series": _pareto_series(drawn, shown_budget, min_accuracy),
     }
     return Chart(option, table, _pareto_sentence(drawn, flash_bytes, shown_budget, min_accuracy))
+
+
+def _score_axis(drawn: Sequence[CandidatePoint], least: float | None) -> dict[str, Any]:
+    axis = accuracy_axis([c.accuracy["value"] for c in drawn], least)
+    name = NAMES.get(drawn[0].accuracy.get("metric", ""))
+    return {**axis, "name": name, "unit": "count"} if name else axis
+
+
+def _least(drawn: Sequence[CandidatePoint], value: float) -> str:
+    """What was asked for, in the unit of the candidates."""
+    return words.interval({"value": value, "metric": drawn[0].accuracy.get("metric", "")})
 
 
 def _pareto_series(
@@ -95,7 +107,7 @@ def _front_line(
         budgets.append(
             {
                 "yAxis": min_accuracy,
-                "name": f"at least {words.share(min_accuracy)}",
+                "name": f"at least {_least(drawn, min_accuracy)}",
                 "label": {"position": "insideEndTop"},
             }
         )
@@ -128,7 +140,7 @@ def _pareto_sentence(
         text += f" The flash budget of {words.size(flash_bytes)} lies far to the right of the picture."
     if min_accuracy is not None:
         above = sum(c.accuracy["value"] >= min_accuracy for c in drawn)
-        text += f" {above} of {len(drawn)} reach {words.share(min_accuracy)}."
+        text += f" {above} of {len(drawn)} reach {_least(drawn, min_accuracy)}."
     return text
 
 

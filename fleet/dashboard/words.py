@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from compression_jobs.pipeline.wording import NAMES
+
 UNKNOWN = "–"
 
 GOOD, WORK, WAIT, WARN, BAD, OFF = "good", "work", "wait", "warn", "bad", "off"
@@ -70,21 +72,26 @@ def share(value: float | None) -> str:
 
 
 def interval(value: Mapping[str, Any] | None) -> str:
-    """A share with its 95 % interval and how many rows it stands on."""
+    """A share, R² or AUC with its 95 % interval and how many rows it stands on."""
     if not value or value.get("value") is None:
         return UNKNOWN
-    parts = []
+    name, parts = NAMES.get(value.get("metric", "")), []
     if value.get("low") is not None and value.get("high") is not None:
-        parts.append(f"{100 * value['low']:.1f}–{100 * value['high']:.1f} %")
+        low, high = value["low"], value["high"]
+        parts.append(f"{low:.3f}–{high:.3f}" if name else f"{100 * low:.1f}–{100 * high:.1f} %")
     if value.get("n") is not None:
         parts.append(f"n = {count(value['n'])}")
-    return share(value["value"]) + (f" ({', '.join(parts)})" if parts else "")
+    text = f"{name} {value['value']:.3f}" if name else share(value["value"])
+    return text + (f" ({', '.join(parts)})" if parts else "")
 
 
 def points(value: Mapping[str, Any] | None) -> str:
-    """A drop in percentage points with its interval."""
+    """A drop in percentage points, or of R² or AUC, with its interval."""
     if not value or value.get("value") is None:
         return UNKNOWN
+    name = NAMES.get(value.get("metric", ""))
+    if name:
+        return f"{value['value']:.3f} of {name} ({value['low']:.3f} to {value['high']:.3f})"
     text = f"{100 * value['value']:.1f} points"
     if value.get("low") is None or value.get("high") is None:
         return text

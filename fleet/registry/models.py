@@ -279,8 +279,13 @@ class Artifact(models.Model):
 
     @property
     def accuracy_floor(self) -> float | None:
-        """Lower end of the Wilson 95 % interval on test rows, what a device's trial must not fall below."""
+        """Lower end of the Wilson 95 % interval on test rows, what a device's trial must not fall below.
+
+        None for R² and AUC, which are no shares of right answers.
+        """
         test = self.measurements.get("test_accuracy") or {}
+        if test.get("metric", "accuracy") != "accuracy":
+            return None
         low = test.get("low")
         return float(low) if low is not None else None
 

@@ -35,9 +35,12 @@ def submit(given: dict[str, Any], role: Role = Role.ENGINEER) -> Any:
 
 
 def test_a_job_is_queued_and_can_be_followed(queue: list[Any]) -> None:
-    answer = submit(body(goals_targets=["raspberry-pi-zero-2-w", "raspberry-pi-4"], seed=7))
+    answer = submit(
+        body(goals_targets=["raspberry-pi-zero-2-w", "raspberry-pi-4"], seed=7, effort={"candidates": 9})
+    )
     assert answer.status_code == 202, answer.content
     job = answer.json()
+    assert job["effort"] == {"train_steps": 6000, "candidates": 9, "max_seconds": None}
     assert (job["state"], job["seed"]) == ("queued", 7)
     assert job["targets"] == ["raspberry-pi-4", "raspberry-pi-zero-2-w"]
     assert queue == [("compression_jobs.run", (job["id"],))]
@@ -62,6 +65,8 @@ def test_a_job_is_queued_and_can_be_followed(queue: list[Any]) -> None:
         ({"recipe": [{"name": "magic"}]}, "magic: no such pass"),
         ({"recipe": []}, "at least 1"),
         ({"seed": -1}, "seed"),
+        ({"effort": {"train_steps": -1}}, "train_steps"),
+        ({"effort": {"patience": 1}}, "patience"),
     ],
 )
 def test_a_plan_that_cannot_work_is_refused_in_words(changes: dict[str, Any], words: str) -> None:

@@ -24,6 +24,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.system)
+            # The first test of a stack waits for its whole story, which a busy machine tells slowly.
+            item.add_marker(pytest.mark.timeout(900))
 
 
 class Fleet:

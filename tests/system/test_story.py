@@ -32,6 +32,8 @@ def test_a_healthy_version_finishes_and_every_device_says_it_runs_it(fleet: Flee
     version = other_version(fleet, "workshop")
     rollout = fleet.story.finished(fleet.story.roll_out(version, "workshop"))
     assert rollout["state"] == "succeeded", rollout["reason"]
+    ends = {row["device"]: (row["state"], row["reason"]) for row in fleet.story.deliveries(rollout)}
+    assert {state for state, _ in ends.values()} == {"succeeded"}, ends
     assert members("workshop") <= set(fleet.story.running(version))
 
 
@@ -52,7 +54,7 @@ def submit(fleet: Fleet, seed: int) -> int:
     return int(fleet.api.post("/jobs", body)["id"])
 
 
-def job_in(fleet: Fleet, job: int, *states: str, seconds: float = 120) -> dict[str, Any]:
+def job_in(fleet: Fleet, job: int, *states: str, seconds: float = 240) -> dict[str, Any]:
     """The job once it is in one of the states."""
 
     def look() -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, inliner, version_converter
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, inliner, version_converter
 
 from compression_jobs.pipeline.errors import PipelineError, Refused, refuse_all
 from compression_jobs.pipeline.graph.external import DataFiles, all_tensors, inline
@@ -61,6 +61,7 @@ def parse_model(content: bytes, data_files: DataFiles = ()) -> ModelProto:
     with damage_refused("the model is damaged"):
         del model.training_info[:]
         model = _without_functions(model)
+        _leave_out_zip_maps(model)
         _check_structure(model)
         inline(model, data_files)
         for tensor in all_tensors(model):
@@ -69,6 +70,17 @@ def parse_model(content: bytes, data_files: DataFiles = ()) -> ModelProto:
         _state_output_shapes(model)
         onnx.checker.check_model(model)
     return model
+
+
+def _leave_out_zip_maps(model: ModelProto) -> None:
+    """What skl2onnx ends classifiers with: a dictionary of each row's chances, which are numbers before it."""
+    outputs = {value.name: value for value in model.graph.output}
+    for node in model.graph.node:
+        if node.op_type == "ZipMap" and list(node.output)[:1] and node.output[0] in outputs:
+            classes = sum(len(entry.ints) + len(entry.strings) for entry in node.attribute)
+            value = outputs[node.output[0]]
+            value.CopyFrom(helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["rows", classes]))
+            node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output[:1], name=node.name))
 
 
 def _state_output_shapes(model: ModelProto) -> None:

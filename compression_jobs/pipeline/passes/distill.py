@@ -6,6 +6,7 @@ PhiNet sized by the budgets, or a model of the user's own; the teacher is the or
 """
 
 from collections.abc import Callable
+from math import prod
 
 import torch
 
@@ -40,6 +41,7 @@ def _scaled(net: Net, options: DistillOptions, material: Material, trainer: Trai
         if isinstance(op, BatchNorm):  # fresh layers start normalised
             op.gamma.data.fill_(1.0)
             op.beta.data.zero_()
+    trainer.units.give(student)
     return student
 
 
@@ -49,8 +51,11 @@ def _phinet(net: Net, options: DistillOptions, material: Material, trainer: Trai
         raise Refused("a PhiNet reads pictures (channels, height, width)", remedy="take a scaled student")
     macs = total_macs(material.original) if material.original else None
     budget = Budget(options.macs or macs, options.ram_bytes, options.flash_bytes)
-    shape = sized(net.shape, material.dataset.classes or 1, budget)
-    return build(shape, net, scores, trainer.chance)
+    answers = prod(shape_of(net, scores))
+    shape = sized(net.shape, answers, budget)
+    student = build(shape, net, scores, trainer.chance)
+    trainer.units.give(student)
+    return student
 
 
 def _given(net: Net, options: DistillOptions, material: Material, trainer: Trainer) -> Net:

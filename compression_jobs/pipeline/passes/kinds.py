@@ -79,6 +79,7 @@ class Pass:
     options: type[Options]
     function: str
     summary: str
+    good_for: str = ""  # said of every candidate, where the runtime gains nothing from the technique
 
     def apply(self, subject: Any, options: Options, material: Material) -> Any:
         """Run the pass on what its kind takes, and return what its kind gives."""

@@ -14,10 +14,10 @@ F = nn.functional
 
 @dataclass(frozen=True)
 class Ending:
-    """The tensor that the loss reads, and whether the model squeezes it into probabilities afterwards."""
+    """The tensor that the loss reads, and what squeezes it into probabilities or shares afterwards, if anything."""
 
     scores: str
-    squeezed: bool
+    squeeze: str | None = None
 
 
 def ending_of(net: Net) -> Ending:
@@ -28,8 +28,16 @@ def ending_of(net: Net) -> Ending:
         name = op.inputs[0]
         op = net.producer(name)
     if isinstance(op, Plain) and op.op_type in ("Softmax", "Sigmoid", "LogSoftmax"):
-        return Ending(op.inputs[0], op.op_type != "LogSoftmax")
-    return Ending(net.outputs[0], False)
+        return Ending(op.inputs[0], op.op_type)
+    return Ending(net.outputs[0])
+
+
+SQUEEZES: dict[str | None, Callable[[Tensor], Tensor]] = {
+    None: lambda scores: scores,
+    "Sigmoid": torch.sigmoid,
+    "Softmax": lambda scores: F.softmax(scores, 1),
+    "LogSoftmax": lambda scores: F.log_softmax(scores, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -38,30 +46,34 @@ class Objective:
 
     task: str
     classes: int
-    squeezed: bool
+    squeeze: str | None
     distillation: float
     temperature: float
 
-    def loss(self, scores: Tensor, x: Tensor, y: Tensor, taught: Tensor | None) -> Tensor:
-        """The loss of a batch; `taught` are the teacher's scores."""
-        flat = scores.reshape(len(scores), -1)
-        own = self._of_labels(flat, x, y)
+    def loss(self, scores: Tensor, truth: Tensor, taught: Tensor | None) -> Tensor:
+        """The loss of a batch against labels, values or, in reconstruction, the rows themselves; `taught` are the
+        teacher's scores."""
+        flat = self._answers(scores)
+        own = self._of_truth(flat, truth)
         if taught is None or not self.distillation:
             return own
-        other = self._of_teacher(flat, taught.reshape(len(scores), -1))
+        other = self._of_teacher(flat, self._answers(taught))
         return (1 - self.distillation) * own + self.distillation * other
 
-    def _of_labels(self, scores: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        if self.task == "reconstruction":
-            return F.mse_loss(scores, x.reshape(len(x), -1))
-        if self.task == "regression":
-            return F.mse_loss(scores, y.reshape(scores.shape))
+    def _answers(self, scores: Tensor) -> Tensor:
+        """One flat row each; logarithms of chances stay what they are, numbers are squeezed as the model does."""
+        flat = scores.reshape(len(scores), -1)
+        return flat if self.task == "classification" else SQUEEZES[self.squeeze](flat)
+
+    def _of_truth(self, scores: Tensor, truth: Tensor) -> Tensor:
+        if self.task != "classification":
+            return F.mse_loss(scores, truth.reshape(scores.shape))
         if scores.shape[1] == 1:
-            wanted = y.reshape(-1, 1).float()
-            if self.squeezed:
+            wanted = truth.reshape(-1, 1).float()
+            if self.squeeze:
                 return F.binary_cross_entropy_with_logits(scores, wanted)
             return F.mse_loss(scores, wanted)
-        return F.cross_entropy(scores, y)
+        return F.cross_entropy(scores, truth)
 
     def _of_teacher(self, scores: Tensor, taught: Tensor) -> Tensor:
         """KL at the temperature times its square, so that its gradients keep their size."""

@@ -51,6 +51,7 @@ PASSES: dict[str, Pass] = {
         PruneOptions,
         "compression_jobs.pipeline.passes.prune:prune",
         "Set the smallest weights to zero, step by step; saves bytes over the air, not computation.",
+        good_for="zeros save no multiplications and no RAM in any runtime here, they save bytes over the air",
     ),
     "prune_channels": Pass(
         "net",
@@ -75,12 +76,14 @@ PASSES: dict[str, Pass] = {
         ClusterOptions,
         "compression_jobs.pipeline.passes.cluster:cluster",
         "Let the weights of a layer share few values; saves bytes over the air, not computation.",
+        good_for="shared weights save no multiplications and no RAM in any runtime here, they save bytes over the air",
     ),
     "dictionary": Pass(
         "net",
         DictionaryOptions,
         "compression_jobs.pipeline.passes.dictionary:dictionary",
         "Write large layers as sparse sums of atoms; saves bytes over the air, not computation.",
+        good_for="sums of few atoms save no multiplications and no RAM in any runtime here, they save bytes over the air",
     ),
     "elastic": Pass(
         "net",

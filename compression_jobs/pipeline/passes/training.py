@@ -23,6 +23,7 @@ from compression_jobs.pipeline.passes.losses import (
     similarity_loss,
 )
 from compression_jobs.pipeline.passes.training_options import TrainingOptions
+from compression_jobs.pipeline.passes.units import Units
 from compression_jobs.pipeline.scoring import Judge
 
 WARM_UP = 0.1  # share of the steps
@@ -51,6 +52,7 @@ class Trainer:
                 "the dataset has no rows to train on",
                 remedy="mark rows as train, or use recipes without training",
             )
+        self.units = Units() if self.material.dataset.task == "classification" else Units.of(self._truth)
         listens = bool(self.options.distillation or self.similarity)
         self.teacher = (self.other_teacher or self.material.teacher()) if listens else None
         self._taught = self._answers(self.teacher) if self.teacher else None
@@ -75,9 +77,21 @@ class Trainer:
         rate: float | None = None,
     ) -> None:
         """The loop of `train` with other gradients: `gradients` adds those of some train rows to the parameters."""
+        net.train()
+        with self.units.used_by(net):
+            self._loop(net, steps, gradients, keepers, rate)
+        net.eval()
+
+    def _loop(
+        self,
+        net: Net,
+        steps: int,
+        gradients: Callable[[Tensor], None],
+        keepers: tuple[Keeper, ...],
+        rate: float | None,
+    ) -> None:
         optimizer = Adam(net, rate or self.options.rate)
         batches = self._batches()
-        net.train()
         for step in range(steps):
             no_gradients(net)
             gradients(next(batches))
@@ -88,7 +102,6 @@ class Trainer:
             for keeper in keepers:
                 keeper.after_step(step, steps)
             self._count()
-        net.eval()
 
     def loss(self, net: Net, rows: Tensor) -> Tensor:
         """The loss on some train rows."""
@@ -103,18 +116,19 @@ class Trainer:
     def loss_of(self, net: Net, scores: Tensor, rows: Tensor, taught: Tensor | None = None) -> Tensor:
         """The loss of scores for some train rows; `taught` are other scores to learn from than the teacher's."""
         if taught is None and self._taught is not None:
-            taught = self._taught[rows]
-        return self._objective(net).loss(scores, self.x[rows], self.y[rows], taught)
+            taught = self.units.inside(self._taught[rows])
+        return self._objective(net).loss(scores, self.units.inside(self._truth[rows]), taught)
 
     def loss_on(self, net: Net, split: str) -> float:
         """The mean loss on labels of a split, not trained on."""
         x, y = self._rows(split)
+        truth = x if self.material.dataset.task == "reconstruction" else y
         objective, name, total = self._objective(net), ending_of(net).scores, 0.0
         net.eval()
         with torch.no_grad():
             for rows in pieces(torch.arange(len(x)), ROWS_AT_ONCE):
                 scores = net.values(x[rows], [name])[0]
-                total += float(objective.loss(scores, x[rows], y[rows], None)) * len(rows)
+                total += float(objective.loss(scores, truth[rows], None)) * len(rows)
         return total / max(len(x), 1)
 
     def accuracy_on(self, net: Net, split: str) -> float:
@@ -125,6 +139,11 @@ class Trainer:
             answers = torch.cat([net(rows) for rows in pieces(x, ROWS_AT_ONCE)])
         return Judge(self.material.dataset.task, x.numpy(), y.numpy()).accuracy(answers.numpy()).value
 
+    @property
+    def _truth(self) -> Tensor:
+        """What the net should answer to each train row."""
+        return self.x if self.material.dataset.task == "reconstruction" else self.y
+
     def some_batches(self, count: int) -> Iterator[Tensor]:
         """Indexes of train rows for measuring gradients."""
         batches = self._batches()
@@ -134,7 +153,7 @@ class Trainer:
         data = self.material.dataset
         options = self.options
         return Objective(
-            data.task, data.classes, ending_of(net).squeezed, options.distillation, options.temperature
+            data.task, data.classes, ending_of(net).squeeze, options.distillation, options.temperature
         )
 
     def _rows(self, split: str) -> tuple[Tensor, Tensor]:

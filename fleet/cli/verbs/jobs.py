@@ -57,13 +57,21 @@ def submit(
         float | None, typer.Option(help="Largest loss against the original, such as 0.03.")
     ] = None,
     objective: Annotated[str, typer.Option(help="bytes, ram, latency or accuracy.")] = "bytes",
+    train_steps: Annotated[
+        int | None, typer.Option(help="Training steps at most; 0: nothing is trained.")
+    ] = None,
+    max_candidates: Annotated[int | None, typer.Option(help="Candidates at most.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Stop trying after so long.")] = None,
     seed: int = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch it to its end.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Submit a compression job."""
     goals = {"targets": target, "min_accuracy": min_accuracy, "max_drop": max_drop, "objective": objective}
-    body = {"model": model, "version": version, "dataset": dataset, "goals": goals, "seed": seed}
+    spends = {"train_steps": train_steps, "candidates": max_candidates, "max_seconds": max_seconds}
+    effort = {name: value for name, value in spends.items() if value is not None}
+    body = {"model": model, "version": version, "dataset": dataset, "goals": goals}
+    body |= {"effort": effort, "seed": seed}
     with client() as api:
         job = api.post("/jobs", body)
         if follow:

@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from fleet.cli.client import Client
-from fleet.cli.output import AsJson, Column, Row, ago, bytes_text, console, print_json, show
+from fleet.cli.output import AsJson, Column, Row, ago, console, print_json, show
 from fleet.cli.server import client
 
 POLL_SECONDS = 0.5
@@ -38,7 +38,6 @@ DELIVERY: list[Column] = [
     ("reason", "reason"),
     ("changed", ago("changed_at")),
 ]
-PLANNED: list[Column] = [("wave", "wave"), ("devices", "devices"), ("over the air", "bytes")]
 LEFT_OUT: list[Column] = [("left out", "device"), ("because", "reason")]
 
 ModelOption = Annotated[str, typer.Option("--model")]
@@ -63,26 +62,6 @@ def order(
     return {"model": model, "version": version, "group": group, "app": app, "strategy": rules}
 
 
-@rollouts.command("plan")
-def plan(
-    model: ModelOption,
-    version: VersionOption,
-    group: GroupOption,
-    app: str = "main",
-    waves: WavesOption = "",
-    strategy: StrategyOption = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show what a rollout would do now: its waves, and who is left out and why."""
-    found = client().post("/rollouts/plan", order(model, version, group, app, waves, strategy))
-    if as_json:
-        print_json(found)
-        return
-    show([_planned(number, shares) for number, shares in enumerate(found["waves"], 1)], PLANNED, as_json)
-    show(found["left_out"], LEFT_OUT, as_json, empty="nobody is left out")
-    console.print(Text(found["evidence"]))
-
-
 @rollouts.command("create")
 def create(
     model: ModelOption,
@@ -92,11 +71,12 @@ def create(
     waves: WavesOption = "",
     strategy: StrategyOption = None,
     start: Annotated[bool, typer.Option("--start", help="Start it at once.")] = False,
+    key: Annotated[str, typer.Option("--key", help="Asked for twice with one key, it is made once.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Make a rollout; it is a draft until it is started."""
     with client() as api:
-        found = api.post("/rollouts", order(model, version, group, app, waves, strategy))
+        found = api.post("/rollouts", order(model, version, group, app, waves, strategy) | {"key": key})
         if start:
             found = api.post(f"/rollouts/{found['id']}/start")
     show(found, ROLLOUT, as_json)
@@ -194,6 +174,18 @@ def advance(
     show(client().post(f"/rollouts/{rollout}/advance", body), ROLLOUT, as_json)
 
 
+@rollouts.command("consent")
+def consent(
+    rollout: int,
+    device: str,
+    answer: Annotated[str, typer.Argument(help="now, tonight or no.")],
+    as_json: AsJson = False,
+) -> None:
+    """Keep what the owner of a device that asks has said."""
+    body = {"answer": answer}
+    show(client().post(f"/rollouts/{rollout}/devices/{device}/consent", body), DELIVERY, as_json)
+
+
 def _steer(verb: str, words: str) -> Callable[..., None]:
     def steer(rollout: int, note: NoteOption = "", as_json: AsJson = False) -> None:
         show(client().post(f"/rollouts/{rollout}/{verb}", {"note": note}), ROLLOUT, as_json)
@@ -232,11 +224,6 @@ def status_line(rollout: Row) -> str:
     where = f"wave {wave['number']} {wave['state']}" if wave else ""
     parts = (str(rollout["state"]), where, counts, str(rollout["reason"] or ""))
     return ": ".join(part for part in parts if part)
-
-
-def _planned(number: int, shares: list[Row]) -> Row:
-    sent = sum(share["transport_bytes"] for share in shares)
-    return {"wave": number, "devices": [share["device"] for share in shares], "bytes": bytes_text(sent)}
 
 
 def read_rules(file: Path | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from django import forms
 
+from compression_jobs.pipeline.effort import Effort
 from fleet.dashboard.forms.styling import ModelChoice, ModelChoices, StyledForm
 from fleet.registry.models import CheckState, Dataset, Model, ModelVersion, Target, slug_validator
 
@@ -116,7 +117,7 @@ class JobForm(StyledForm):
         max_value=1,
         required=False,
         label="Accuracy of at least",
-        help_text="Between 0 and 1, such as 0.90.",
+        help_text="Between 0 and 1, such as 0.90; R² in regression, the area under the ROC curve for anomalies.",
         widget=forms.NumberInput(attrs={"step": "any"}),
     )
     max_drop = forms.FloatField(
@@ -128,6 +129,23 @@ class JobForm(StyledForm):
         widget=forms.NumberInput(attrs={"step": "any"}),
     )
     objective = forms.ChoiceField(choices=OBJECTIVES, label="Among those that fit, take the one with")
+    train_steps = forms.IntegerField(
+        initial=Effort().train_steps,
+        min_value=0,
+        max_value=10_000_000,
+        required=False,
+        label="Training steps at most",
+        help_text="What the search may spend over all targets; 0: only what needs no training.",
+    )
+    candidates = forms.IntegerField(
+        initial=Effort().candidates, min_value=1, max_value=1000, required=False, label="Candidates at most"
+    )
+    max_seconds = forms.FloatField(
+        min_value=1,
+        required=False,
+        label="Stop trying after so many seconds",
+        help_text="The result then depends on the machine, and its lineage says so.",
+    )
     seed = forms.IntegerField(
         initial=0, min_value=0, max_value=2**31, help_text="Same seed, versions and platform: same bytes."
     )
@@ -138,6 +156,12 @@ class JobForm(StyledForm):
         ready = ModelVersion.objects.filter(state=CheckState.READY).select_related("model")
         self.fields["version"].queryset = ready.order_by("model__slug", "-number")  # type: ignore[attr-defined]
         self.fields["dataset"].queryset = Dataset.objects.filter(state=CheckState.READY)  # type: ignore[attr-defined]
+
+    @property
+    def effort(self) -> Effort:
+        """What the search may spend; what was left empty takes its default."""
+        given = {name: self.cleaned_data[name] for name in Effort.model_fields}
+        return Effort(**{name: value for name, value in given.items() if value is not None})
 
     def clean(self) -> dict[str, Any]:
         """A search must know what has to survive."""

@@ -45,7 +45,7 @@ def new(request: HttpRequest) -> HttpResponse:
     form = JobForm(request.POST, searches=not editor.steps)
     if form.is_valid() & editor.is_valid():
         try:
-            return redirect("dashboard:job", _submit(request, form.cleaned_data, editor.recipe()).pk)
+            return redirect("dashboard:job", _submit(request, form, editor.recipe()).pk)
         except FleetError as error:
             form.refusal = error
     return _form(request, form, editor)
@@ -73,6 +73,7 @@ def _suggested(request: HttpRequest, like: Candidate | None) -> dict[str, Any]:
             "dataset": job.dataset_id,
             "targets": [like.target.slug],
             **job.goals,
+            **job.effort,
             "seed": job.seed,
         }
     with_devices = Target.objects.filter(devices__isnull=False).distinct().values_list("slug", flat=True)
@@ -89,7 +90,8 @@ def _typed(request: HttpRequest) -> dict[str, Any]:
     return {**request.POST.dict(), "targets": request.POST.getlist("targets")}
 
 
-def _submit(request: HttpRequest, data: dict[str, Any], recipe: list[dict[str, Any]] | None) -> Job:
+def _submit(request: HttpRequest, form: JobForm, recipe: list[dict[str, Any]] | None) -> Job:
+    data = form.cleaned_data
     return services.submit(
         data["version"],
         data["dataset"],
@@ -98,6 +100,7 @@ def _submit(request: HttpRequest, data: dict[str, Any], recipe: list[dict[str, A
         max_drop=data["max_drop"],
         objective=data["objective"],
         recipe=recipe,
+        effort=form.effort,
         seed=data["seed"],
         user=reader(request),
     )

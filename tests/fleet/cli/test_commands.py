@@ -18,6 +18,7 @@ from fleet.accounts.services import make_token, set_roles
 from fleet.cli import commands, server
 from fleet.cli.verbs.jobs import progress_line
 from fleet.cli.verbs.rollouts import status_line
+from tests.factories import ArtifactFactory, DeviceFactory, GroupFactory, TargetFactory
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -216,3 +217,55 @@ def test_a_bundle_for_a_board_without_micropython_is_refused_before_anything_is_
     assert code == 2
     assert "rp2040" in err
     assert list(tmp_path.glob("disco*")) == []
+
+
+@pytest.fixture
+def planned():
+    """A version, and a group of two devices of which one can take it."""
+    artifact = ArtifactFactory()
+    group = GroupFactory(slug="lab")
+    for name, target in (("one", artifact.target), ("two", TargetFactory(slug="jetson-nano"))):
+        DeviceFactory(name=name, target=target, groups=[group])
+    return [
+        "--model",
+        artifact.version.model.slug,
+        "--version",
+        str(artifact.version.number),
+        "--group",
+        "lab",
+    ]
+
+
+def test_a_plan_says_who_why_and_what_is_caught_and_a_simulation_how_bad_it_gets(run, planned):
+    code, out, _ = run("rollouts", "plan", *planned, "--why")
+    assert code == 0
+    assert "no artifact of this version for jetson-nano" in out
+    assert "target: 1 artifact of this version" in out
+    assert "fails on 10.0 %" in out
+    assert "cannot reliably catch" in out
+    code, out, _ = run("rollouts", "simulate", *planned, "--failing", "1", "--rollouts", "100")
+    assert code == 0
+    assert "stopped  100.0 %" in out
+    found = json.loads(run("rollouts", "simulate", *planned, "--latency", "0.5", "--json")[1])
+    assert (found["latency"], found["devices"]) == (0.5, 1)
+    assert run("rollouts", "simulate", *planned, "--failing", "7")[0] == 1
+
+
+def test_history_and_hooks(run, planned):
+    assert "nothing ran there" in run("history", "--device", "one")[1]
+    assert run("history", "--since", "yesterday")[0] == 1
+    assert "hooks add" in run("hooks", "list")[1]
+    code, out, _ = run("hooks", "add", "ops@example.org", "--json")
+    assert code == 0
+    hook = json.loads(out)["id"]
+    assert "ops@example.org" in run("hooks", "list")[1]
+    assert run("hooks", "test", hook)[0] == 0
+    assert "test" in run("hooks", "notices")[1]
+    assert run("hooks", "remove", hook)[0] == 0
+    assert "ops@example.org" not in run("hooks", "list")[1]
+
+
+def test_an_owners_answer_to_a_rollout_that_is_not_there(run):
+    code, _, err = run("rollouts", "consent", "7", "one", "now")
+    assert code == 1
+    assert "there is no rollout 7" in err

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
+from django.utils import timezone
 
 from fleet.accounts.roles import Role
 from fleet.config.api import api
-from fleet.rollouts.models import Rollout
+from fleet.rollouts.models import Experiment, Rollout
 from tests.factories import (
     ArtifactFactory,
     DeviceFactory,
@@ -29,7 +30,7 @@ ROOT = "/api/v1"
 # A device shows a token of its own; health tells nothing that must be hidden.
 OPEN = {"/enrol", "/health", "/blobs/{sha256}"}
 # What every user may do: manage tokens of their own, and look at what a rollout would do.
-OWN = {"/tokens", "/tokens/{token_id}", "/rollouts/plan", "/rollouts/simulate"}
+OWN = {"/tokens", "/tokens/{token_id}", "/rollouts/plan", "/rollouts/simulate", "/experiments/plan"}
 ORDER = {"model": "m", "version": 1, "group": "g"}
 BODIES: dict[str, Any] = {
     "/models/{slug}/versions/{number}/recall": {"reason": "tests"},
@@ -56,6 +57,8 @@ BODIES: dict[str, Any] = {
     "/groups/{slug}/devices": {"devices": []},
     "/enrolment-tokens": {"target": "raspberry-pi-4"},
     "/rollouts": ORDER,
+    "/experiments": {"model": "m", "version_a": 1, "version_b": 2, "group": "g"},
+    "/experiments/{experiment_id}/promote": {"side": "a"},
     "/hooks": {"kind": "webhook", "address": "https://example.org/"},
     "/rollouts/simulate": ORDER,
     "/rollouts/{rollout_id}/abort": {"mode": "keep"},
@@ -97,9 +100,17 @@ def test_a_viewer_changes_nothing() -> None:
     artifact = ArtifactFactory(version=VersionFactory(model=ModelFactory(slug="m")))
     group = GroupFactory(slug="g")
     DeviceFactory(name="d", groups=[group])
+    versions = {
+        "version_a": artifact.version,
+        "version_b": ArtifactFactory(version=VersionFactory(model=artifact.version.model)).version,
+    }
+    now = timezone.now()
     there = {
         "artifact_id": str(artifact.pk),
         "job_id": str(JobFactory().pk),
+        "experiment_id": str(
+            Experiment.objects.create(**versions, group=group, looked_at=now, created_at=now).pk
+        ),
         "hook_id": str(uuid.uuid4()),
         "name": "d",
         "rollout_id": str(Rollout.objects.create(version=artifact.version, group=group).pk),

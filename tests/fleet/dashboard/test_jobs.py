@@ -32,11 +32,12 @@ def test_a_job_is_submitted_and_the_same_one_again_is_refused(
     login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fleet.registry.queueing.send", lambda *_, **__: None)
-    client, form = login(Role.ENGINEER), fields()
+    client, form = login(Role.ENGINEER), fields(train_steps="0", candidates="")
     sent = client.post("/jobs/new/", form)
     job = Job.objects.get()
     assert sent.headers["Location"] == f"/jobs/{job.pk}/"
     assert job.goals == {"min_accuracy": 0.9, "max_drop": None, "objective": "bytes"}
+    assert job.effort == {"train_steps": 0, "candidates": 40, "max_seconds": None}
     again = client.post("/jobs/new/", form)
     assert again.status_code == 409
     assert f"Follow job {job.pk}" in again.content.decode()

@@ -211,6 +211,19 @@ def remove_dead(graph: Graph) -> bool:
     return changed
 
 
+def keep_scores(graph: Graph) -> bool:
+    """Leave only the first output of floats, which models are judged by; labels made beside it go."""
+    kept = next((value for value in graph.outputs if value.dtype == "float32"), None)
+    if kept is None or len(graph.outputs) == 1:
+        return False
+    chosen = [copy_of(value) for value in graph.model.graph.output if value.name == kept.name]
+    del graph.model.graph.output[:]
+    graph.model.graph.output.extend(chosen)
+    graph.changed()
+    remove_dead(graph)
+    return True
+
+
 def one_reshape(graph: Graph) -> bool:
     """Write Flatten, Squeeze, Unsqueeze and Reshape as one Reshape to a constant shape without zeros."""
     replacements: dict[str, list[NodeProto]] = {}

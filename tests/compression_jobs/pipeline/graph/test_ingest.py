@@ -120,8 +120,8 @@ def test_skl2onnx_comes_through_and_classical_operators_pass(tmp_path):
     assert "LinearClassifier" in describe_model(path)["operators"]
     graph = canonicalise(path, x)
     assert [port.dtype for port in graph.outputs] == ["int64", "float32"]
-    with pytest.raises(Refused, match="zipmap=False"):
-        describe_model(save(tmp_path, skl2onnx.to_onnx(fitted, x[:1])))
+    zipped = canonicalise(save(tmp_path, skl2onnx.to_onnx(fitted, x[:1])), x)
+    assert [(port.dtype, port.shape) for port in zipped.outputs] == [("int64", (1,)), ("float32", (1, 3))]
 
 
 def test_free_dimensions_are_settled_by_the_data(tmp_path):
