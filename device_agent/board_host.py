@@ -7,6 +7,7 @@ import time
 
 from device_agent.core import ports
 from device_agent.core.agent import Agent
+from device_agent.core.agent import NoModel as NoModel  # for applications
 from device_agent.core.storage import FileStorage
 from device_agent.transports.umqtt import UmqttTransport
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from device_agent.errors import AgentError, MissingPackageError
 from device_agent.linking.link import Linked, Unit, link, write_meaning
 from device_agent.linking.texts import TEXTS
+from device_agent.runtimes.plan.portable import plain
 
 ROOT = Path(__file__).resolve().parents[1]
 # Machine code of the kernels for each hardware class; `unix` is MicroPython on this machine.
@@ -29,8 +30,11 @@ _MAIN = {"unix": ("device_agent.vm",)}
 _BOARD = ("device_agent.boards", "device_agent.main")
 # Their machine code and what it works on is read by name; they are small already.
 _PLAN = tuple(f"device_agent.runtimes.plan.{name}" for name in ("interpreter", "kernels", "kinds", "layout"))
+# For boards that cannot run the machine code: the same kernels as bytecode.
+_KERNELS, _PORTABLE = "device_agent.runtimes.plan.kernels", "device_agent.runtimes.plan.portable"
+_BYTECODE = "device_agent/runtimes/plan/bytecode.mpy"
 # What a board has beside the core.
-MODULES = (*_HOST, *_BOARD, *_PLAN)
+MODULES = (*_HOST, *_BOARD, *_PLAN, _PORTABLE)
 # Loaded when they are needed, and forgotten with their last user.
 _PARTS: dict[str, tuple[str, ...]] = {
     "device_agent.core.commands": ("obey",),
@@ -85,21 +89,26 @@ def compile_agent(folder: Path, target: str) -> None:
         _compile(written, written.with_suffix(".mpy"), target)
         written.unlink()
     (folder / CORE / TEXTS).write_text(made.texts)
-    for name in _PLAN:
+    for name in (*_PLAN, _PORTABLE):
         _compile(_source(name), folder / (name.replace(".", "/") + ".mpy"), target)
+    _compile_bytecode(folder / _BYTECODE, target)
     write_meaning(folder / MEANING, made)
 
 
 def sizes(folder: Path) -> dict[str, int]:
     """Bytes of .mpy in a compiled agent.
 
-    core: what stays in memory; steps: parts of the core that are loaded for one step each; interpreter; and host: transport,
-    board and runtime.
+    core: what stays in memory; steps: parts of the core that are loaded for one step each; interpreter, with its kernels as
+    machine code; bytecode: the kernels of other boards; and host: transport, board and runtime.
     """
-    found = {"core": 0, "steps": 0, "interpreter": 0, "host": 0}
+    found = {"core": 0, "steps": 0, "interpreter": 0, "bytecode": 0, "host": 0}
     for path in sorted((folder / "device_agent").rglob("*.mpy")):
         part = {"core": "steps", "plan": "interpreter"}.get(path.parent.name, "host")
-        found["core" if path == folder / CORE / "__init__.mpy" else part] += path.stat().st_size
+        if path == folder / CORE / "__init__.mpy":
+            part = "core"
+        elif path.stem in ("portable", "bytecode"):
+            part = "bytecode"
+        found[part] += path.stat().st_size
     return found
 
 
@@ -117,6 +126,13 @@ def main(arguments: list[str]) -> int:
         arguments[0], *(f"{part} {size} bytes" for part, size in sizes(Path(arguments[1])).items()), sep="  "
     )
     return 0
+
+
+def _compile_bytecode(written: Path, target: str) -> None:
+    source = written.with_suffix(".py")
+    source.write_text(plain(_source(_KERNELS).read_text()))
+    _compile(source, written, target)
+    source.unlink()
 
 
 def _source(name: str) -> Path:

@@ -58,6 +58,7 @@ package(
         "runtimes/plan/kernels.py",
         "runtimes/plan/kinds.py",
         "runtimes/plan/layout.py",
+        "runtimes/plan/portable.py",
         "runtimes/plan/runtime.py",
         "transports/__init__.py",
         "transports/packets.py",

@@ -70,7 +70,7 @@ def link(
     order: list[str] = []
     for one in units:
         order += [one.name, *(part for part in parts if unit_of[part] == one.name)]
-    crossing = _crossing(order, kept, set(parts))
+    crossing = _crossing(order, kept, set(parts), set(wanted.values()))
     meaning = shorten(list(kept.values()), foreign)
     short = {long: name for name, longs in meaning.items() for long in longs.split(" ")}
     return Linked({unit: _source(kept[unit], crossing[unit], short) for unit in order}, meaning, texts.lines)
@@ -112,9 +112,12 @@ def _call(kept: dict[str, list[ast.stmt]], wanted: dict[str, str]) -> None:
 
 
 def _crossing(
-    order: list[str], kept: dict[str, list[ast.stmt]], parts: set[str]
+    order: list[str], kept: dict[str, list[ast.stmt]], parts: set[str], wanted: set[str]
 ) -> dict[str, dict[str, set[str]]]:
-    """For each unit or part, which names it takes from which unit before it; parts are imported where they are needed."""
+    """For each unit or part, which names it takes from which unit before it; parts are imported where they are needed.
+
+    The last one has all that is wanted.
+    """
     home = {}
     for unit, program in kept.items():
         for statement in program:
@@ -130,6 +133,10 @@ def _crossing(
         for node in (n for s in program for n in ast.walk(s) if isinstance(n, ast.Name)):
             if home.get(node.id) in before:
                 crossing[unit].setdefault(home[node.id], set()).add(node.id)
+    last = next(unit for unit in reversed(order) if unit not in parts)
+    for name in wanted:
+        if home[name] != last:
+            crossing[last].setdefault(home[name], set()).add(name)
     return crossing
 
 
