@@ -50,6 +50,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "device_agent.core.trial": ("Trial",),
     "device_agent.core.trying": ("Trying",),
     "device_agent.core.shadow": ("beside",),
+    "device_agent.core.consent": ("ask", "say"),
     "device_agent.provisioning": ("provisioning",),
     "device_agent.transports.utls": ("dialled",),
 }

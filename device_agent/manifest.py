@@ -24,6 +24,7 @@ package(
         "core/chunks.py",
         "core/coding.py",
         "core/commands.py",
+        "core/consent.py",
         "core/decoding.py",
         "core/delivery.py",
         "core/device.py",

@@ -18,6 +18,7 @@ class Commands:
         self.apps = apps
         self.can_restart = can_restart
         self.restart_ms: "int | None" = None
+        self.asked: dict = {}  # what a person at the device is asked, by app
         # A restart command comes again when its answer was lost; this one is over.
         self.done = [device.record.fields.get("restarted", "")]
 
@@ -35,11 +36,25 @@ def obey(commands: Commands, payload: bytes, now_ms: int) -> None:
     utc, expires_at = commands.device.clock.utc(), command.get("expires_at")
     if utc is not None and isinstance(expires_at, int) and utc > expires_at:
         return
-    if command["id"] in commands.done:
-        _answer(commands, command["id"], True, "done before")
-        return
-    commands.done = commands.done[1 - REMEMBERED :] + [command["id"]]
-    _do(commands, command, now_ms)
+    done, is_question = command["id"] in commands.done, command["name"] == protocol.QUESTION
+    if is_question and not done:
+        _ask(commands, command)
+    elif not done:
+        remember(commands, command["id"])
+        _do(commands, command, now_ms)
+    elif not is_question:  # what a person said lies in the spool
+        answer(commands, command["id"], True, "done before")
+
+
+def remember(commands: Commands, number: str) -> None:
+    """Remember a command, which may come again."""
+    commands.done = commands.done[1 - REMEMBERED :] + [number]
+
+
+def _ask(commands: Commands, command: dict) -> None:
+    from device_agent.core.consent import ask
+
+    ask(commands, command)
 
 
 def _do(commands: Commands, command: dict, now_ms: int) -> None:
@@ -49,10 +64,10 @@ def _do(commands: Commands, command: dict, now_ms: int) -> None:
     elif name == "report_now":
         for app in commands.apps:
             commands.apps[app].rotate()
-        _answer(commands, number, True, "reported")
+        answer(commands, number, True, "reported")
     elif name == "hello":
         commands.device.hello_due = True
-        _answer(commands, number, True, "said")
+        answer(commands, number, True, "said")
     else:
         _restart(commands, number, now_ms)
 
@@ -60,26 +75,26 @@ def _do(commands: Commands, command: dict, now_ms: int) -> None:
 def _selftest(commands: Commands, command: dict) -> None:
     app = command.get("app") or next(iter(commands.apps))
     if not isinstance(app, str) or app not in commands.apps:
-        _answer(commands, command["id"], False, "this device has no such app")
+        answer(commands, command["id"], False, "this device has no such app")
         return
     commands.apps[app].prove(command["id"])
 
 
 def _restart(commands: Commands, number: str, now_ms: int) -> None:
     if not commands.can_restart:
-        _answer(commands, number, False, "the host of this agent cannot restart it")
+        answer(commands, number, False, "the host of this agent cannot restart it")
         return
     commands.device.record.fields["restarted"] = number
     try:
         commands.device.save()
     except OSError as error:
-        _answer(commands, number, False, "the state cannot be stored: %s" % error)
+        answer(commands, number, False, "the state cannot be stored: %s" % error)
         return
-    _answer(commands, number, True, "restarting")
+    answer(commands, number, True, "restarting")
     commands.restart_ms = now_ms + RESTART_MS
 
 
-def _answer(commands: Commands, number: str, ok: bool, text: str) -> None:
+def answer(commands: Commands, number: str, ok: bool, text: str) -> None:
     """Tell the server how a command ended."""
     commands.device.say(
         {"kind": protocol.STATUS_ANSWER, "command": number, "ok": ok, "result": {"text": text}}

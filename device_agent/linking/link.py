@@ -15,7 +15,7 @@ from device_agent.linking.shrink import fold
 from device_agent.linking.texts import Texts, reading
 
 # What an application may use: it is not linked, so these names stay.
-PUBLIC = frozenset(("predict", "label", "status", "clock", "ticks_ms", "utc"))
+PUBLIC = frozenset(("predict", "label", "status", "consent", "clock", "ticks_ms", "utc"))
 
 
 @dataclass(frozen=True)
