@@ -161,7 +161,7 @@ class Agent:
             return MAX_WAIT_MS
         try:
             self._take(message[0], message[1], now_ms)
-        except protocol.ProtocolError as error:
+        except (protocol.ProtocolError, MemoryError) as error:
             self.device.log("a message is ignored: %s" % error)
         return 0
 
@@ -175,9 +175,14 @@ class Agent:
         if device != self.device.name:
             return
         if leaf == "command":
-            self.commands.take(payload, now_ms)
+            self._obey(payload, now_ms)
         elif leaf == "desired" and name in self.apps:
             self.apps[name].intake.take(payload)
+
+    def _obey(self, payload: bytes, now_ms: int) -> None:
+        from device_agent.core.commands import obey
+
+        obey(self.commands, payload, now_ms)
 
     def _step_windows(self, now_ms: int) -> int:
         due_ms = self.reported_ms + self.report_ms

@@ -2,18 +2,19 @@
 # mypy: disable-error-code="type-arg"
 
 from device_agent.core import protocol
+from device_agent.core.commands import Commands, answer, remember
 
 ANSWERS = ("now", "tonight", "no")
 
 
-def ask(commands, command: dict) -> None:  # type: ignore[no-untyped-def]
+def ask(commands: Commands, command: dict) -> None:
     """Keep a question until somebody answers; one that names no delivery takes the one before back."""
     app, args = command.get("app"), command.get("args")
     if not isinstance(app, str) or app not in commands.apps or not isinstance(args, dict):
-        commands.answer(command["id"], False, "this device has no such app")
+        answer(commands, command["id"], False, "this device has no such app")
     elif not args.get("delivery"):
         commands.asked.pop(app, None)
-        commands.answer(command["id"], True, "taken back")
+        answer(commands, command["id"], True, "taken back")
     else:
         question = {name: args.get(name) for name in ("model", "version", "bytes")}
         question["command"] = command["id"]
@@ -22,16 +23,16 @@ def ask(commands, command: dict) -> None:  # type: ignore[no-untyped-def]
         commands.device.log("%s: %s version %s waits for consent: now, tonight or no" % named)
 
 
-def say(commands, app: str, answer: object) -> bool:  # type: ignore[no-untyped-def]
+def say(commands: Commands, app: str, said: object) -> bool:
     """Tell the server what a person said; False when nothing waits for consent, ValueError for anything else."""
-    if answer not in ANSWERS:
+    if said not in ANSWERS:
         raise ValueError("the answer is one of " + ", ".join(ANSWERS))
     question = commands.asked.pop(app, None)
     if question is None:
         return False
-    commands.is_done(question["command"])
+    remember(commands, question["command"])
     # Spooled, because the question may come again before the answer arrives.
-    result = {"consent": answer}
+    result = {"consent": said}
     commands.device.keep(
         {"kind": protocol.STATUS_ANSWER, "command": question["command"], "ok": True, "result": result}
     )

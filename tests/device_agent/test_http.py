@@ -109,7 +109,7 @@ def test_requests_that_cannot_be_answered_get_a_status_and_a_sentence(desk: Desk
         ("POST", "/label", {"prediction": "x", "y": 1}, 404, "unknown"),
         ("POST", "/label", {"prediction": prediction, "y": 77}, 400, "classes are 0 to 2"),
         ("POST", "/label", {"prediction": prediction + 1, "y": [1]}, 404, "unknown"),
-        ("GET", "/nothing", None, 404, "POST /predict, POST /label, GET /status"),
+        ("GET", "/nothing", None, 404, "POST /predict, POST /label, POST /consent, GET /status"),
         ("GET", "/predict", None, 405, "POST /predict"),
     ):
         got, answer = desk.ask(method, path, body)
