@@ -7,6 +7,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -84,25 +85,35 @@ def measure(devices: int, ticks: int) -> dict[str, Any]:
     }
 
 
-def worst(name: str, ticks: list[tuple[float, int]]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Tick:
+    """What one tick took: by the clock, of this process's CPU, and statements."""
+
+    seconds: float
+    cpu_seconds: float
+    queries: int
+
+
+def worst(name: str, ticks: list[Tick]) -> dict[str, Any]:
     """The slowest of some ticks, and the most statements that one sent."""
     return {
-        f"{name}_s": round(max(seconds for seconds, _ in ticks), 3),
-        f"{name}_queries": max(queries for _, queries in ticks),
+        f"{name}_s": round(max(tick.seconds for tick in ticks), 3),
+        f"{name}_cpu_s": round(max(tick.cpu_seconds for tick in ticks), 3),
+        f"{name}_queries": max(tick.queries for tick in ticks),
     }
 
 
-def timed_tick(second: int) -> tuple[float, int]:
-    """Seconds of one tick, and how many statements it sent."""
+def timed_tick(second: int) -> Tick:
+    """One tick."""
     from fleet.rollouts import engine
 
     with counted() as found:
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         engine.tick(NOW + timedelta(seconds=second))
-        return time.perf_counter() - began, len(found)
+        return Tick(time.perf_counter() - began, time.process_time() - cpu, len(found))
 
 
-def answered_tick(rollout: Any, share: float, second: int) -> tuple[float, int]:
+def answered_tick(rollout: Any, share: float, second: int) -> Tick:
     """The same, once a share of all devices has kept the version, with what their trials saw."""
     answer(rollout, share, NOW + timedelta(seconds=second))
     return timed_tick(second)

@@ -14,11 +14,11 @@ def ticks(devices: int) -> dict[str, int]:
     rollout: Rollout = rollout_engine.laid_in(devices)
     engine.begin(rollout, rollout_engine.NOW)
     engine.tick(rollout_engine.NOW + timedelta(seconds=1))
-    sent = {"offers": rollout_engine.timed_tick(2)[1]}
+    sent = {"offers": rollout_engine.timed_tick(2).queries}
     assert rollout.deliveries.filter(state="offered").count() == 2 * deliveries.MOST_A_TICK
-    sent["looks"] = rollout_engine.answered_tick(rollout, 0.5, 3)[1]
+    sent["looks"] = rollout_engine.answered_tick(rollout, 0.5, 3).queries
     rollout_engine.answered_tick(rollout, 1.0, 4)
-    sent["reads"] = rollout_engine.timed_tick(5)[1]
+    sent["reads"] = rollout_engine.timed_tick(5).queries
     assert rollout.waves.get().state == "soaking"
     rollout.deliveries.update(state="cancelled")
     Rollout.objects.filter(pk=rollout.pk).update(state="aborted")
