@@ -69,6 +69,7 @@ class Reader:
             version=runs.version.number if runs is not None and ours else 0,
             # In the shadow the present artifact stays, and gives nothing back.
             room=room_of(device, None if self.strategy.trial.shadow else runs),
+            asks=device.hello.get("asks") is True,
             busy_with=busy_with,
             busy_priority=priority,
             recalled=recalled.get(device.target.slug, ""),

@@ -12,6 +12,7 @@ from django.db.models import Exists, OuterRef, Q
 from fleet import events
 from fleet.errors import FleetError
 from fleet.rollouts import (
+    consents,
     deliveries,
     evidence,
     field_evidence,
@@ -45,7 +46,7 @@ def tick(now: datetime) -> int:
             logger.exception("rollout %s could not be taken on", rollout.pk)
     with transaction.atomic():
         offering.forget(now)
-        return work + intents.renew(now)
+        return work + consents.take_back(now) + intents.renew(now)
 
 
 def _steps(rollout: Rollout, now: datetime) -> int:
@@ -193,6 +194,7 @@ def _watch(rollout: Rollout, wave: Wave, now: datetime) -> int:
         work = _look(rollout, wave, now, ended)
     if rollout.state != Rollout.State.RUNNING:
         return work
+    work += consents.ask(rollout, now)
     return work + offering.offer(rollout, installs, now, at_most=progress.next_part(rollout, wave))
 
 

@@ -182,3 +182,19 @@ def test_every_node_of_a_circle_is_named(tmp_path):
     model.graph.node[0].input[0] = "g"
     with pytest.raises(Refused, match=r"conv \(Conv\), relu \(Relu\), pool .*waits for its own result"):
         run_limited(describe_model, save(tmp_path, model), limits=LIMITS)
+
+
+def test_the_time_to_read_a_model_grows_no_faster_than_its_operators(tmp_path):
+    count = 10_000
+    nodes = [("Relu", [f"t{at}"], [f"t{at + 1}"], {}) for at in range(count)]
+    path = save(tmp_path, build(nodes, inputs=(("t0", (1, 4)),), outputs=((f"t{count}", (1, 4)),)))
+    # Asking for all shapes at every operator took more than a minute.
+    assert run_limited(describe_model, path, limits=LIMITS)["operators"] == {"Relu": count}
+
+
+def test_a_name_as_long_as_the_file_does_not_fill_the_page(tmp_path):
+    path = save(tmp_path, build([("Magic", ["x"], ["y"], {"name": "N" * 1_000_000, "domain": "acme"})]))
+    with pytest.raises(Refused, match="NNN…: operator of the custom domain 'acme'") as caught:
+        run_limited(describe_model, path, limits=LIMITS)
+    assert len(str(caught.value)) < 1000
+    assert len(caught.value.problems[0]) < 1000

@@ -223,6 +223,7 @@ EVERY_FIELD = {
     "timeout_downloading": "200",
     "timeout_verifying": "300",
     "timeout_testing": "400",
+    "timeout_consent": "500",
     "retry_attempts": "3",
     "retry_first_wait_s": "10",
     "retry_factor": "1.5",
@@ -253,7 +254,8 @@ def test_every_field_of_the_wizard_reaches_the_strategy_and_the_page_of_the_roll
     assert made["window"] == {"cron": "0 2 * * *", "minutes": 120, "zone": "Europe/Berlin"}
     assert made["rate"] == {"per_minute": 5, "factor": 3.0, "after_successes": 4, "most_per_minute": 50}
     assert made["budgets"] == {"device_bytes_per_day": 2_000_000, "site_bytes_per_day": 9_000_000}
-    assert made["step_timeouts"] == {"offered": 100, "downloading": 200, "verifying": 300, "testing": 400}
+    steps = {"offered": 100, "downloading": 200, "verifying": 300, "testing": 400, "consent": 500}
+    assert made["step_timeouts"] == steps
     assert made["retry"] == {"attempts": 3, "first_wait_s": 10, "factor": 1.5, "most_wait_s": 100}
     plain = ("priority", "approve_waves", "ask_consent", "paced", "delivery_timeout_s", "p0", "p1", "alpha")
     assert [made[name] for name in plain] == [-3, True, False, False, 7200, 0.01, 0.05, 0.04]
@@ -270,7 +272,13 @@ def test_every_field_of_the_wizard_reaches_the_strategy_and_the_page_of_the_roll
         "5 devices a minute, times 3 with each 4 successes",
     ):
         assert words in page
-    for words in ("1.9 MiB a device and day", "offered 100 s", "3 in all, after 10 s", "latency 10.0 %"):
+    for words in (
+        "1.9 MiB a device and day",
+        "offered 100 s",
+        "answer 500 s",
+        "3 in all, after 10 s",
+        "latency 10.0 %",
+    ):
         assert words in page
 
 

@@ -6,6 +6,7 @@ Each takes a graph, changes it in place and says whether it did.
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph.graph import Array, Graph, attributes, copy_of, make_node
 from compression_jobs.pipeline.graph.running import open_session, run_once
 
@@ -64,6 +65,8 @@ def constants_to_initializers(graph: Graph) -> bool:
 
 
 def _constant_value(node: NodeProto) -> Array | None:
+    if not node.attribute:
+        raise Refused("a Constant without a value", node=node.name, remedy="export the model again")
     (name, value), *_ = attributes(node).items()
     if isinstance(value, TensorProto):
         return numpy_helper.to_array(value)
