@@ -73,8 +73,12 @@ def test_starting_makes_the_rollout_with_the_strategy_of_the_form(artifact: Arti
     assert made.strategy["waves"] == [1, "100%"]
     assert made.strategy["trial"]["min_labelled"] == 20
     draft = client.post(WIZARD, form(artifact, draft="1", require_approval="on"))
-    assert client.get(draft.headers["Location"]).status_code == 200
+    page = draft.headers["Location"]
+    assert client.get(page).status_code == 200
     assert Rollout.objects.first().state == Rollout.State.DRAFT  # type: ignore[union-attr]
+    client.post(f"{page}start/")
+    assert f'action="{page}approve/"' not in client.get(page).content.decode(), "a second person does"
+    assert f'action="{page}approve/"' in login(Role.OPERATOR).get(page).content.decode()
 
 
 @pytest.mark.parametrize(
