@@ -14,8 +14,10 @@ from compression_jobs.pipeline.emit import tflite
 from compression_jobs.pipeline.emit.c_source import emit, files
 from compression_jobs.pipeline.graph import quant_reference
 from compression_jobs.pipeline.graph import quantgraph as q
+from compression_jobs.pipeline.graph.from_tflite import from_tflite
 from tests.compression_jobs.pipeline.graph.random_ops import OPERATORS
 from tests.compression_jobs.pipeline.graph.tflm import answers
+from tests.compression_jobs.pipeline.mlperf_tiny import MODELS, ready
 from tests.compression_jobs.pipeline.nets import NETS, quantized
 
 STRICT = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror"]
@@ -29,6 +31,9 @@ __attribute__((section(".vectors"), used)) const void *const vectors[2] = {(void
 """
 QEMU = ["qemu-system-arm", "-M", "mps2-an386", "-nographic", "-semihosting", "-kernel"]
 
+NEEDS_A_BOARD = pytest.mark.skipif(
+    not (shutil.which("arm-none-eabi-gcc") and shutil.which(QEMU[0])), reason="no Cortex-M compiler or QEMU"
+)
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler here")
 
 
@@ -47,20 +52,30 @@ def compiled(folder: Path, *flags: str) -> Path:
     return program
 
 
-@pytest.mark.skipif(
-    not (shutil.which("arm-none-eabi-gcc") and shutil.which(QEMU[0])), reason="no Cortex-M compiler or QEMU"
-)
+def said_on_a_board(folder: Path) -> tuple[int, str]:
+    """Exit code and first word of the model's own test on a Cortex-M4."""
+    (folder / "start.c").write_text(BOARD_START)
+    sources = [folder / each for each in ("model.c", "test_main.c", "start.c")]
+    build = ["arm-none-eabi-gcc", "-std=c99", *STRICT[2:], *BOARD, *sources, "-o", folder / "program"]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run([*QEMU, folder / "program"], capture_output=True, text=True, timeout=60)
+    # QEMU prints what the board says on standard error.
+    return done.returncode, (done.stdout + done.stderr)[:5]
+
+
+@NEEDS_A_BOARD
 def test_nets_give_the_same_bytes_on_a_cortex_m4(tmp_path: Path) -> None:
     for name in NETS:
         folder = written(quantized(name, "per_channel")[0], tmp_path / name)
-        (folder / "start.c").write_text(BOARD_START)
-        sources = [folder / each for each in ("model.c", "test_main.c", "start.c")]
-        build = ["arm-none-eabi-gcc", "-std=c99", *STRICT[2:], *BOARD, *sources, "-o", folder / "program"]
-        done = subprocess.run(build, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        done = subprocess.run([*QEMU, folder / "program"], capture_output=True, text=True, timeout=60)
-        # QEMU prints what the board says on standard error.
-        assert (done.returncode, (done.stdout + done.stderr)[:5]) == (0, "0 of "), (name, done)
+        assert said_on_a_board(folder) == (0, "0 of "), name
+
+
+@pytest.mark.full
+@NEEDS_A_BOARD
+@pytest.mark.parametrize("name", MODELS)
+def test_ready_models_of_mlperf_tiny_give_the_same_bytes_on_a_cortex_m4(name: str, tmp_path: Path) -> None:
+    assert said_on_a_board(written(from_tflite(ready(name)[0]), tmp_path / name)) == (0, "0 of ")
 
 
 SEEDS = [range(2), *(pytest.param(range(at, at + 7), marks=pytest.mark.full) for at in range(2, 30, 7))]
