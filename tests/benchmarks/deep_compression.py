@@ -156,7 +156,7 @@ def _figures(workshop: Workshop, chosen: Candidate, model: Path) -> Rung:
         "bytes_by_coding": chosen.transport["sizes"],
         "accuracy": round(chosen.test_accuracy["value"], 4),
         "float": round(chosen.test_accuracy["reference"]["value"], 4),
-        "drop_points": {name: round(100 * value, 3) for name, value in drop.items()},
+        "drop_points": {end: round(100 * drop[end], 3) for end in ("value", "low", "high")},
         "sparsity": max(step["options"].get("sparsity", 0) for step in chosen.recipe),
     }
 

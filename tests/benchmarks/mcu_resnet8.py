@@ -73,7 +73,9 @@ def _once(folder: Path, seed: int) -> dict[str, Any]:
         "parameters": winner.parameters,
         "accuracy": round(winner.test_accuracy["value"], 4),
         "float": round(winner.test_accuracy["reference"]["value"], 4),
-        "drop_points": {end: round(100 * value, 2) for end, value in winner.test_accuracy["drop"].items()},
+        "drop_points": {
+            end: round(100 * winner.test_accuracy["drop"][end], 2) for end in ("value", "low", "high")
+        },
     }
 
 
