@@ -20,7 +20,7 @@ from tests.device_agent.transports.test_umqtt import Authority, Mosquitto, secur
 from tests.services import free_port, until
 
 HEAP_KB = 128  # of the whole process, the agent's code included
-TLS_KB = 96  # record buffers of both directions, certificates and keys, in 64-bit words
+TLS_KB = 64  # record buffers of both directions, certificates and keys, in 64-bit words
 KB = 1024
 AGENT = ROOT / "device_agent"
 # Bytes of code, what is free beside it, and bytes of the connected agent.

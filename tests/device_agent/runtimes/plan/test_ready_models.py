@@ -13,6 +13,7 @@ from tests.device_agent.runtimes.plan.test_plan_files import run_micropython, ru
 
 HEAP_USED = """
 import gc
+from device_agent.runtimes.plan import layout  # a board forgets its code after loading
 from device_agent.runtimes.plan.runtime import PlanRuntime
 runtime = PlanRuntime()
 gc.collect()
