@@ -14,9 +14,9 @@ from fleet.inventory.models import Device, DeviceApp
 from fleet.rollouts import eligibility, intents, states, strategy
 from fleet.rollouts.models import Delivery, Rollout, Wave
 
-OFFERED_AT_ONCE = 200
+OFFERED_AT_ONCE = 100
 # A tick ends well within its time limit; what is left over comes with the next one, a second later.
-MOST_A_TICK = 400
+MOST_A_TICK = 200
 MAX_HISTORY = 60
 
 State = Delivery.State

@@ -15,6 +15,7 @@ from fleet.rollouts import (
     consents,
     deliveries,
     evidence,
+    field_evidence,
     gates,
     intents,
     joiners,
@@ -213,7 +214,9 @@ def _has_soaked(rollout: Rollout, wave: Wave, now: datetime) -> bool:
 
 
 def _judge(rollout: Rollout, wave: Wave, now: datetime) -> int:
-    evidence.take_from_the_field(wave)
+    if field_evidence.take(wave) == field_evidence.AT_ONCE:
+        # Reading reports is slow: the rest comes with the next tick.
+        return deliveries.MOST_A_TICK
     verdict = _evaluate(rollout, wave, wave_is_over=True)
     if strategy.read(rollout.strategy).approve_waves and _others_wait(rollout, wave):
         verdict = gates.for_approval(verdict, wave.number + 1)

@@ -318,10 +318,11 @@ def _island(writer: _Writer, op: q.Island) -> None:
         known[name] = writer.constant(f"{op.output}:{name}", array)
     node = copy_of(op.node)
     node.input[:] = [known[name] if name else "" for name in op.node.input]
-    node.output[:] = [f"{op.output}:float"]
+    real = f"{op.output}:float"
+    node.output[:] = [real if name else "" for name in op.node.output]
     node.name = ""
     writer.nodes.append(node)
-    writer.give(node.output[0], op.output, "own")
+    writer.give(real, op.output, "own")
 
 
 def _order_of(writer: _Writer, op: q.Op) -> Order:

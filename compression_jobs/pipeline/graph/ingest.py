@@ -49,6 +49,7 @@ REWRITES: tuple[Rewrite, ...] = (
     structure.constants_to_initializers,
     structure.remove_identities,
     structure.remove_dead,
+    structure.drop_unread_results,
     layers.explicit_windows,
     layers.fold_pads,
     layers.dense_layers,

@@ -13,7 +13,7 @@ OPSET = 17
 def possible(graph: Graph, node: NodeProto) -> bool:
     """Whether the node reads and makes real numbers of known shape only, so that int8 can lie around it."""
     computed = _computed(graph, node)
-    made = [name for name in node.output if name]
+    made = results(node)
     known = all(graph.dtypes.get(name) == "float32" and name in graph.shapes for name in [*computed, *made])
     return known and len(made) == 1 and bool(computed) and node.domain in ("", "ai.onnx")
 
@@ -22,9 +22,9 @@ def add(builder: Builder, node: NodeProto, reason: str) -> None:
     """Append the node as an island; raises UnsupportedError where int8 cannot lie around it."""
     if not possible(builder.graph, node):
         raise UnsupportedError(reason)
-    names = _computed(builder.graph, node)
+    (made,), names = results(node), _computed(builder.graph, node)
     sources = tuple(builder.tensor(name, "onnx").name for name in names)
-    target = builder.define(node.output[0], "onnx", builder.affine_of(node.output[0]))
+    target = builder.define(made, "onnx", builder.affine_of(made))
     constants = {
         name: builder.graph.initializers[name] for name in node.input if name in builder.graph.initializers
     }
@@ -38,12 +38,17 @@ def model_of(graph: q.QuantGraph, island: q.Island) -> bytes:
         for name, tensor in zip(island.names, island.inputs, strict=True)
     ]
     answer = helper.make_tensor_value_info(
-        island.node.output[0], TensorProto.FLOAT, list(graph.output_of(island).shape)
+        results(island.node)[0], TensorProto.FLOAT, list(graph.output_of(island).shape)
     )
     constants = [numpy_helper.from_array(np.array(array), name) for name, array in island.constants.items()]
     body = helper.make_graph([island.node], "island", ports, [answer], constants)
     model = helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
     return bytes(model.SerializeToString())
+
+
+def results(node: NodeProto) -> list[str]:
+    """The results of a node that have a name; optional ones may be left out."""
+    return [str(name) for name in node.output if name]
 
 
 def _computed(graph: Graph, node: NodeProto) -> list[str]:

@@ -141,11 +141,12 @@ def _check_structure(model: ModelProto) -> None:
             f"{describe(n)}: operator of the custom domain {n.domain!r}" for n in nodes if not _is_standard(n)
         ],
         "export with an opset that has these operators": _unknown_operators(model),
+        "export the model whole": _dangling(model),
     }
     problems = [problem for found in obstacles.values() for problem in found]
     refuse_all(problems, "; ".join(remedy for remedy, found in obstacles.items() if found))
     for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
-        elements([max(dim.dim_value, 0) for dim in value.type.tensor_type.shape.dim], value.name)
+        elements([max(dim.dim_value, 1) for dim in value.type.tensor_type.shape.dim], value.name)
 
 
 def _unknown_operators(model: ModelProto) -> list[str]:
@@ -154,6 +155,19 @@ def _unknown_operators(model: ModelProto) -> list[str]:
         f"{describe(node)}: there is no such operator in opset {versions.get(node.domain, 0)}"
         for node in model.graph.node
         if _is_standard(node) and not _is_known(node, versions.get(node.domain, 0))
+    ]
+
+
+def _dangling(model: ModelProto) -> list[str]:
+    graph = model.graph
+    known = {value.name for value in (*graph.input, *graph.initializer)} | {""}
+    known.update(tensor.values.name for tensor in graph.sparse_initializer)
+    known.update(name for node in graph.node for name in node.output)
+    return [
+        f"{describe(node)}: reads {name!r}, which nothing makes"
+        for node in graph.node
+        for name in node.input
+        if name not in known
     ]
 
 

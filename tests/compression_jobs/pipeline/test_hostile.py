@@ -112,6 +112,11 @@ def a_chain_of_doublings(folder: Path) -> Path:
     return save(folder, build(nodes, inputs=(("t0", (1, 64)),), outputs=(("t60", ("n", 64)),)))
 
 
+def a_row_of_exabytes(folder: Path) -> Path:
+    """Behind a free batch, which alone would make it nothing."""
+    return save(folder, build([("Relu", ["x"], ["y"], {})], inputs=(("x", ("n", 1 << 40, 1 << 20)),)))
+
+
 def weights_of_nobody(folder: Path) -> Path:
     """A constant that claims a terabyte in a file beside it."""
     model = conv_net()
@@ -163,6 +168,7 @@ def a_pickle(folder: Path) -> Path:
     [
         (a_million_nodes, describe_model, "1000004 operators; at most 20000"),
         (a_chain_of_doublings, describe_model, "its shape|cannot be|needs more|not acceptable"),
+        (a_row_of_exabytes, describe_model, "x: its shape .* is not acceptable"),
         (weights_of_nobody, describe_model, "its shape|upload both"),
         (a_zip_bomb, describe_dataset, "claim|do not match"),
         (a_pickle, describe_dataset, "pickle|object|numbers"),

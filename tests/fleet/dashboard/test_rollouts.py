@@ -73,8 +73,12 @@ def test_starting_makes_the_rollout_with_the_strategy_of_the_form(artifact: Arti
     assert made.strategy["waves"] == [1, "100%"]
     assert made.strategy["trial"]["min_labelled"] == 20
     draft = client.post(WIZARD, form(artifact, draft="1", require_approval="on"))
-    assert client.get(draft.headers["Location"]).status_code == 200
+    page = draft.headers["Location"]
+    assert client.get(page).status_code == 200
     assert Rollout.objects.first().state == Rollout.State.DRAFT  # type: ignore[union-attr]
+    client.post(f"{page}start/")
+    assert f'action="{page}approve/"' not in client.get(page).content.decode(), "a second person does"
+    assert f'action="{page}approve/"' in login(Role.OPERATOR).get(page).content.decode()
 
 
 @pytest.mark.parametrize(
@@ -305,6 +309,19 @@ def test_the_simulation_draws_what_became_of_the_rollouts(artifact: Artifact, lo
     assert "fails on 0.0 % of devices and is 50% slower is stopped in 0.0 %" in slower.content.decode()
     table = client.get(reverse("dashboard:rollout-simulate"), {**told, "csv": "exposed"}).content.decode()
     assert table.startswith("\ufeffdevices exposed, from") or "devices exposed, from" in table
+
+
+def test_rollout_and_device_say_why_this_artifact(artifact: Artifact, login: Login) -> None:
+    """Gate by gate, as it was when it was planned."""
+    why = [{"gate": "memory", "left": 1, "sentence": "96 kB of memory are free on the device"}]
+    one = Rollout.objects.create(version=artifact.version, group=group(), strategy={})
+    device = Device.objects.get(name="one")
+    Delivery.objects.create(rollout=one, device=device, artifact=artifact, why=why)
+    client = login(Role.VIEWER)
+    for address in (reverse("dashboard:rollout", args=[one.pk]), reverse("dashboard:device", args=["one"])):
+        page = client.get(address).content.decode()
+        assert "Why this artifact" in page
+        assert "memory: 96 kB of memory are free on the device" in page
 
 
 def test_an_owner_answers_on_the_page(artifact: Artifact, login: Login) -> None:
