@@ -23,6 +23,7 @@ from compression_jobs.pipeline.goal import Goal, Objective
 from compression_jobs.pipeline.graph.external import files_beside
 from compression_jobs.pipeline.graph.facts import describe_model
 from compression_jobs.pipeline.graph.ingest import inline_external
+from compression_jobs.pipeline.publish import NEAREST
 from compression_jobs.pipeline.ready import convert
 from compression_jobs.pipeline.recipe import load_recipe
 from compression_jobs.pipeline.run import run
@@ -132,7 +133,7 @@ def _run(given: argparse.Namespace) -> int:
     others = {name: _existing(given.recipe.parent / name) for name in recipe.models_named}
     told = {"out": given.out, "seed": given.seed, "progress": _Printer(), "others": others}
     result = run(recipe, model, data, given.target, **told)
-    return _report([result])
+    return _report([result], given.out)
 
 
 def _search(given: argparse.Namespace) -> int:
@@ -154,7 +155,7 @@ def _search(given: argparse.Namespace) -> int:
     model, data = _inputs(given)
     told = {"out": given.out, "seed": given.seed, "progress": _Printer(), "effort": effort}
     results = search(goals, model, data, **told)
-    return _report(list(results.values()))
+    return _report(list(results.values()), given.out)
 
 
 def _in_words(error: ValidationError) -> str:
@@ -163,9 +164,12 @@ def _in_words(error: ValidationError) -> str:
     return name + found["msg"].removeprefix("Value error, ")
 
 
-def _report(results: list[Result]) -> int:
+def _report(results: list[Result], out: Path) -> int:
     for result in results:
         print(result.sentence)
+        nearest = out / result.target / NEAREST
+        if nearest.is_dir():
+            print(f"{result.target}: the best effort is in {nearest}")
         if result.winner:
             print(f"{result.target}: {transport.sentence(result.winner.transport)}")
     return MET if all(result.met for result in results) else NOT_MET

@@ -14,6 +14,8 @@ from compression_jobs.pipeline.sandbox import run_limited
 from compression_jobs.pipeline.targets import Target
 from compression_jobs.pipeline.workshop import Workshop, shown_figure
 
+NEAREST = "nearest"
+
 
 def passes_test(workshop: Workshop, winner: Candidate, goal: Goal | None, target: Target) -> bool:
     """Measure the winner on the test rows, which nothing has looked at before; False when the goal fails there."""
@@ -35,7 +37,22 @@ def passes_test(workshop: Workshop, winner: Candidate, goal: Goal | None, target
 
 def publish(workshop: Workshop, winner: Candidate, target: Target) -> Path:
     """Write `out/<target>/`: the artifact, `selftest.bin`, `signature.json`, `lineage.json`, and what goes over the air."""
-    folder = workshop.out / target.slug
+    return _write(workshop, winner, target, workshop.out / target.slug)
+
+
+def withdraw(workshop: Workshop, target: Target) -> None:
+    """Remove what an earlier run published for a target into the same folder."""
+    if (workshop.out / target.slug).exists():
+        shutil.rmtree(workshop.out / target.slug)
+
+
+def keep_nearest(workshop: Workshop, nearest: Candidate, target: Target) -> None:
+    """Write the best effort, which misses the goal, into `out/<target>/nearest/`; its lineage says what it misses."""
+    nearest.lineage |= {"met": False, "missed": nearest.missed or [str(nearest.rejected)]}
+    _write(workshop, nearest, target, workshop.out / target.slug / NEAREST)
+
+
+def _write(workshop: Workshop, winner: Candidate, target: Target, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     artifact = folder / Path(winner.path).name
     shutil.copyfile(winner.path, artifact)

@@ -316,12 +316,14 @@ def _island(writer: _Writer, op: q.Island) -> None:
     known = {name: writer.take(tensor, "own") for name, tensor in zip(op.names, op.inputs, strict=True)}
     for name, array in op.constants.items():
         known[name] = writer.constant(f"{op.output}:{name}", array)
-    node = copy_of(op.node)
-    node.input[:] = [known[name] if name else "" for name in op.node.input]
-    node.output[:] = [f"{op.output}:float"]
-    node.name = ""
-    writer.nodes.append(node)
-    writer.give(node.output[0], op.output, "own")
+    for place, each in enumerate(op.nodes):
+        node = copy_of(each)
+        node.input[:] = [known[name] if name else "" for name in each.input]
+        node.output[:] = [f"{op.output}:float:{place}"]
+        node.name = ""
+        writer.nodes.append(node)
+        known[each.output[0]] = node.output[0]
+    writer.give(known[op.nodes[-1].output[0]], op.output, "own")
 
 
 def _order_of(writer: _Writer, op: q.Op) -> Order:

@@ -38,11 +38,20 @@ def test_a_search_that_meets_its_goal(
     assert published == ["lineage.json", "model.onnx", "selftest.bin", "signature.json", "transport.bin"]
 
 
-def test_a_goal_that_is_not_met_is_exit_code_3(
+def test_a_goal_that_is_not_met_is_exit_code_3_and_leaves_the_best_effort_alone(
     digits: Digits, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / PI).mkdir()
+    (tmp_path / PI / "model.onnx").write_text("of an earlier run")
     assert main(["search", "--target", PI, "--min-accuracy", "1.0", *inputs(digits, tmp_path)]) == NOT_MET
-    assert "min_accuracy binds" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "min_accuracy binds" in told
+    assert f"the best effort is in {tmp_path / PI / 'nearest'}" in told
+    assert [path.name for path in (tmp_path / PI).iterdir()] == ["nearest"]
+    lineage = json.loads((tmp_path / PI / "nearest" / "lineage.json").read_text())
+    assert lineage["met"] is False
+    assert "accuracy" in lineage["missed"][0]
+    assert (tmp_path / PI / "nearest" / "model.onnx").exists()
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from compression_jobs.pipeline.candidate import Candidate, Progress, Result
+from compression_jobs.pipeline.dataset import Dataset
 from compression_jobs.pipeline.effort import Effort
 from compression_jobs.pipeline.errors import Cancelled
 from compression_jobs.pipeline.goal import Goal
+from compression_jobs.pipeline.graph.ingest import canonicalise
 from compression_jobs.pipeline.ladder import FLOAT, LADDERS, int8
 from compression_jobs.pipeline.search import search
 from compression_jobs.pipeline.shrinking import (
@@ -24,6 +26,7 @@ from compression_jobs.pipeline.shrinking import (
 )
 from compression_jobs.pipeline.targets import TARGETS, Reserve, Target
 from tests.compression_jobs.pipeline.conftest import Digits
+from tests.compression_jobs.pipeline.passes.test_sensitivity import with_a_loud_channel
 
 PI = TARGETS["raspberry-pi-4"]
 
@@ -106,6 +109,24 @@ class TestRealSearch:
     def test_a_clock_that_ran_out_is_written_into_the_lineage(self, digits: Digits, tmp_path: Path) -> None:
         result = find(digits, tmp_path, ["smaller"], [], effort=Effort(max_seconds=1e-3))["smaller"]
         assert result.candidates[0].lineage["cut_short"] is True
+
+
+def test_layers_that_int8_costs_most_stay_in_float_where_onnxruntime_runs_both(
+    digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LADDERS, "onnxruntime", [[FLOAT], [FLOAT, int8()]])
+    graph = canonicalise(digits.model, Dataset.load(digits.dataset).rows("calibration")[0][:8])
+    name = with_a_loud_channel(graph, 1000.0)
+    graph.save(tmp_path / "loud.onnx")
+    result = search(
+        [Goal(target="raspberry-pi-4", max_drop=0.02)], tmp_path / "loud.onnx", digits.dataset, out=tmp_path
+    )["raspberry-pi-4"]
+    real, rounded, mixed = result.candidates
+    assert result.winner is mixed
+    assert "points allowed" in str(rounded.rejected)
+    assert mixed.recipe[-1]["options"]["float_layers"] == [name]
+    assert rounded.bytes < mixed.bytes < real.bytes
+    assert f"left in float, as the recipe says: {name}" in mixed.notes[0]
 
 
 # --- strategies on invented measurements -----------------------------------------------------------
