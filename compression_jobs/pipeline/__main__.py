@@ -23,13 +23,14 @@ from compression_jobs.pipeline.goal import Goal, Objective
 from compression_jobs.pipeline.graph.external import files_beside
 from compression_jobs.pipeline.graph.facts import describe_model
 from compression_jobs.pipeline.graph.ingest import inline_external
-from compression_jobs.pipeline.publish import NEAREST
+from compression_jobs.pipeline.publish import nearest_of
 from compression_jobs.pipeline.ready import convert
 from compression_jobs.pipeline.recipe import load_recipe
 from compression_jobs.pipeline.run import run
 from compression_jobs.pipeline.sandbox import run_limited
 from compression_jobs.pipeline.search import search
 from compression_jobs.pipeline.sensitivity import analyse
+from compression_jobs.pipeline.suiting import suits
 from compression_jobs.pipeline.targets import TARGETS
 
 MET, REFUSED, NOT_MET, INTERRUPTED = 0, 2, 3, 130
@@ -109,7 +110,10 @@ def _inspect(given: argparse.Namespace) -> int:
         shown["sensitivity"] = run_limited(analyse, given.model, given.data)
     if given.target:
         shown["target"] = TARGETS[given.target].model_dump(mode="json")
+        shown["suits"] = run_limited(suits, given.model, given.data, shown["target"])
     print(json.dumps(shown, indent=2))
+    if given.target and not shown["suits"]["runs"]:
+        raise Refused(f"{given.target} cannot run it: {'; '.join(shown['suits']['problems'])}")
     return MET
 
 
@@ -167,7 +171,7 @@ def _in_words(error: ValidationError) -> str:
 def _report(results: list[Result], out: Path) -> int:
     for result in results:
         print(result.sentence)
-        nearest = out / result.target / NEAREST
+        nearest = nearest_of(out, result.target)
         if nearest.is_dir():
             print(f"{result.target}: the best effort is in {nearest}")
         if result.winner:

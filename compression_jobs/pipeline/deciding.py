@@ -19,7 +19,7 @@ ALIKE = 0.01  # costs within one percent are the same; accuracy decides between 
 def decide(workshop: Workshop, goal: Goal, target: Target, candidates: list[Candidate], edges: int) -> Result:
     """Publish the best candidate that meets the goal; `edges` are the bytes that input and output need at least.
 
-    When none does, the nearest one is kept beside where the artifact would be.
+    When none does, the nearest one is kept apart.
     """
     withdraw(workshop, target)
     mark_front(candidates)

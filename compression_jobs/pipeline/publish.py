@@ -14,8 +14,6 @@ from compression_jobs.pipeline.sandbox import run_limited
 from compression_jobs.pipeline.targets import Target
 from compression_jobs.pipeline.workshop import Workshop, shown_figure
 
-NEAREST = "nearest"
-
 
 def passes_test(workshop: Workshop, winner: Candidate, goal: Goal | None, target: Target) -> bool:
     """Measure the winner on the test rows, which nothing has looked at before; False when the goal fails there."""
@@ -42,14 +40,20 @@ def publish(workshop: Workshop, winner: Candidate, target: Target) -> Path:
 
 def withdraw(workshop: Workshop, target: Target) -> None:
     """Remove what an earlier run published for a target into the same folder."""
-    if (workshop.out / target.slug).exists():
-        shutil.rmtree(workshop.out / target.slug)
+    for folder in (workshop.out / target.slug, nearest_of(workshop.out, target.slug)):
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+def nearest_of(out: Path, slug: str) -> Path:
+    """Where the best effort for a target is kept, apart from what was published."""
+    return out / "nearest" / slug
 
 
 def keep_nearest(workshop: Workshop, nearest: Candidate, target: Target) -> None:
-    """Write the best effort, which misses the goal, into `out/<target>/nearest/`; its lineage says what it misses."""
+    """Write the best effort, which misses the goal, into `out/nearest/<target>/`; its lineage says what it misses."""
     nearest.lineage |= {"met": False, "missed": nearest.missed or [str(nearest.rejected)]}
-    _write(workshop, nearest, target, workshop.out / target.slug / NEAREST)
+    _write(workshop, nearest, target, nearest_of(workshop.out, target.slug))
 
 
 def _write(workshop: Workshop, winner: Candidate, target: Target, folder: Path) -> Path:
