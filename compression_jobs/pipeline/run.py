@@ -11,12 +11,10 @@ from compression_jobs.pipeline.pareto import mark_front
 from compression_jobs.pipeline.publish import keep_nearest, passes_test, publish, withdraw
 from compression_jobs.pipeline.recipe import Recipe, Step, describe
 from compression_jobs.pipeline.search import check_input, write_results
+from compression_jobs.pipeline.shrinking import FOR_WEIGHTS
 from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unknown
 from compression_jobs.pipeline.wording import verdict
 from compression_jobs.pipeline.workshop import Workshop
-
-# The rest of the flash holds what every artifact has beside its weights.
-FOR_WEIGHTS = 0.9
 
 
 def run(

@@ -20,6 +20,7 @@ from compression_jobs.pipeline.shrinking import (
     course_for,
     shared,
     shortened,
+    sized,
     taught,
     thinned,
     weighed,
@@ -182,7 +183,7 @@ def test_too_large_goes_on_and_too_inaccurate_is_first_trained_with_int8_then_pr
         walk.send(measured(19_900, 0.03))
 
 
-@pytest.mark.parametrize("strategy", [thinned, taught, shortened, shared, weighed])
+@pytest.mark.parametrize("strategy", [thinned, taught, shortened, shared, weighed, sized])
 def test_what_meets_the_goal_ends_a_strategy(strategy: Any) -> None:
     walk = strategy(course(measured(80_000, 0.0), flash=20_000))
     next(walk)
@@ -198,7 +199,7 @@ def answer(walk: Any, candidate: Candidate) -> Any:
         return None
 
 
-@pytest.mark.parametrize("strategy", [thinned, taught, shortened, shared, weighed])
+@pytest.mark.parametrize("strategy", [thinned, taught, shortened, shared, weighed, sized])
 def test_a_strategy_ends_however_it_goes(strategy: Any) -> None:
     walk = strategy(course(measured(80_000, 0.0), flash=20_000))
     tried, steps = [], next(walk)

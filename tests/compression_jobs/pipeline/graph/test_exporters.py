@@ -150,7 +150,7 @@ def test_a_scaled_perceptron_of_scikit_learn_becomes_plain_dense_layers(tmp_path
         fitted = pipeline.make_pipeline(preprocessing.StandardScaler(), net).fit(x, x[:, 0] * 3 + 50)
     graph = canonicalise(save(tmp_path, skl2onnx.to_onnx(fitted, x[:1])), x[:20])
     assert [node.op_type for node in graph.nodes] == ["Gemm", "Relu", "Gemm"]
-    answers = [float(run(graph.to_bytes(), row[None])[0]) for row in x[:20]]
+    answers = [float(np.ravel(run(graph.to_bytes(), row[None])[0])[0]) for row in x[:20]]
     assert answers == pytest.approx(fitted.predict(x[:20]).tolist(), abs=1e-3)
 
 
