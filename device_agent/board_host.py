@@ -2,22 +2,18 @@
 # mypy: disable-error-code="type-arg"
 
 import gc
-import json
 import os
-import sys
 import time
 
 from device_agent.core import ports
 from device_agent.core.agent import Agent
+from device_agent.core.agent import NoModel as NoModel  # for applications
 from device_agent.core.storage import FileStorage
 from device_agent.transports.umqtt import UmqttTransport
 
 # Before this day the clock was never set: a board without a battery starts in 1970, 2000 or 2021.
 CLOCK_TRUSTED_FROM = 1735689600  # 2025-01-01
 YEAR_2000 = 946684800  # seconds from 1970 to where some ports begin to count
-# What a board can spare; the provisioning file may say otherwise.
-DEFAULTS = {"ring_entries": 32, "spool_bytes": 32768}
-NEEDED = ("device", "target", "runtime", "apps", "broker", "client_id", "username", "password", "keys")
 COLLECT_MS = 1000
 # Collected this often, a small heap stays in one piece, and the next buffer of 4 KB finds room.
 COLLECT_BYTES = 16384
@@ -53,35 +49,15 @@ class BoardClock(ports.Clock):
         return now if now >= CLOCK_TRUSTED_FROM else None
 
 
-class NotProvisioned(Exception):
-    """There is no usable provisioning file; the text names it and the way out."""
+def _provisioning(folder: str) -> dict:
+    from device_agent.provisioning import provisioning
 
-
-def provisioning(folder: str) -> dict:
-    """The provisioning file in `folder`; raises NotProvisioned."""
-    path = folder + "/provision.json"
-    try:
-        with open(path) as file:
-            config = json.load(file)
-        missing = [name for name in NEEDED if name not in config]
-    except (OSError, ValueError, TypeError) as error:
-        raise NotProvisioned("%s cannot be read (%s): make it with tinyfleet device bundle" % (path, error))
-    if missing:
-        raise NotProvisioned("%s lacks %s: make it again" % (path, ", ".join(missing)))
-    for name in DEFAULTS:
-        config.setdefault(name, DEFAULTS[name])
-    config.setdefault("board", board_name())
-    return dict(config)
-
-
-def board_name() -> str:
-    """What this board calls itself."""
-    return str(getattr(sys.implementation, "_machine", sys.platform))[:64]
+    return provisioning(folder)
 
 
 def open_agent(folder: str, runtime: ports.Runtime, log=print, restart=None) -> Agent:  # type: ignore[no-untyped-def]
     """The agent of the device provisioned in `folder`, which also keeps its state; raises NotProvisioned or OSError."""
-    config, clock = provisioning(folder), BoardClock()
+    config, clock = _provisioning(folder), BoardClock()
     transport = UmqttTransport(config, clock)
     return Agent(config, clock, transport, runtime, FileStorage(folder), log, restart, os.urandom)
 

@@ -9,14 +9,18 @@ from pathlib import Path
 
 from device_agent.errors import AgentError, MissingPackageError
 from device_agent.linking.link import Linked, Unit, link, write_meaning
+from device_agent.linking.texts import TEXTS
+from device_agent.runtimes.plan.portable import plain
 
 ROOT = Path(__file__).resolve().parents[1]
 # Machine code of the kernels for each hardware class; `unix` is MicroPython on this machine.
 ARCHITECTURES = {"esp32": "xtensawin", "esp32-s3": "xtensawin", "rp2040": "armv6m", "unix": "x64"}
 MEANING = "names.json"
+CORE = "device_agent/core"
 
 _HOST = (
     "device_agent.board_host",
+    "device_agent.provisioning",
     "device_agent.runtimes.plan.runtime",
     "device_agent.transports.packets",
     "device_agent.transports.umqtt",
@@ -25,14 +29,32 @@ _HOST = (
 _MAIN = {"unix": ("device_agent.vm",)}
 _BOARD = ("device_agent.boards", "device_agent.main")
 # Their machine code and what it works on is read by name; they are small already.
-_PLAN = tuple(f"device_agent.runtimes.plan.{name}" for name in ("interpreter", "kernels", "layout"))
+_PLAN = tuple(f"device_agent.runtimes.plan.{name}" for name in ("interpreter", "kernels", "kinds", "layout"))
+# For boards that cannot run the machine code: the same kernels as bytecode.
+_KERNELS, _PORTABLE = "device_agent.runtimes.plan.kernels", "device_agent.runtimes.plan.portable"
+_BYTECODE = "device_agent/runtimes/plan/bytecode.mpy"
 # What a board has beside the core.
-MODULES = (*_HOST, *_BOARD, *_PLAN)
-# Loaded by the core when an artifact comes so coded, and while a shadow runs.
-_LATER = ("segments", "shadow")
+MODULES = (*_HOST, *_BOARD, *_PLAN, _PORTABLE)
+# Loaded when they are needed, and forgotten with their last user.
+_PARTS: dict[str, tuple[str, ...]] = {
+    "device_agent.core.commands": ("obey",),
+    "device_agent.core.judging": ("judge",),
+    "device_agent.core.trust": ("read_trusted", "stored"),
+    "device_agent.core.offers": ("check",),
+    "device_agent.core.install": ("Install",),
+    "device_agent.core.download": ("Download",),
+    "device_agent.core.selftest": ("SelfTest",),
+    "device_agent.core.ranges": ("RangeReader",),
+    "device_agent.core.inflate": ("BoardInflate",),
+    "device_agent.core.segments": ("Segments",),
+    "device_agent.core.trial": ("Trial",),
+    "device_agent.core.trying": ("Trying",),
+    "device_agent.core.shadow": ("beside",),
+    "device_agent.core.consent": ("ask", "say"),
+    "device_agent.provisioning": ("provisioning",),
+    "device_agent.transports.utls": ("dialled",),
+}
 _ROOTS = {
-    "device_agent.core.shadow.beside": "beside",
-    "device_agent.core.segments.Segments": "Segments",
     "device_agent.core.agent.NoModel": "NoModel",
     "device_agent.board_host.open_agent": "open_agent",
     "device_agent.board_host.run": "run",
@@ -41,21 +63,20 @@ _ROOTS = {
 
 
 def linked(target: str) -> Linked:
-    """The agent for a target as two modules, `device_agent.core` and `device_agent.board_host`; raises AgentError."""
+    """The agent for a target as two modules, `device_agent.core` with its parts and `device_agent.board_host`; raises AgentError."""
     if target not in ARCHITECTURES:
         raise AgentError(f"{target} does not run MicroPython; these do: {', '.join(ARCHITECTURES)}")
     core = tuple(
         f"device_agent.core.{path.stem}"
         for path in sorted((ROOT / "device_agent" / "core").glob("*.py"))
-        if path.stem not in ("__init__", *_LATER)
+        if path.stem != "__init__"
     )
     main = _MAIN.get(target, _BOARD)
     units = (
         Unit("device_agent.core", core),
-        *(Unit(f"device_agent.core.{name}", (f"device_agent.core.{name}",)) for name in _LATER),
         Unit("device_agent.board_host", _HOST + main),
     )
-    return link(ROOT, units, _ROOTS | {f"{main[-1]}.main": "main"}, _PLAN)
+    return link(ROOT, units, _ROOTS | {f"{main[-1]}.main": "main"}, _PARTS, _PLAN)
 
 
 def compile_agent(folder: Path, target: str) -> None:
@@ -68,16 +89,26 @@ def compile_agent(folder: Path, target: str) -> None:
         written.write_text(source)
         _compile(written, written.with_suffix(".mpy"), target)
         written.unlink()
-    for name in _PLAN:
+    (folder / CORE / TEXTS).write_text(made.texts)
+    for name in (*_PLAN, _PORTABLE):
         _compile(_source(name), folder / (name.replace(".", "/") + ".mpy"), target)
+    _compile_bytecode(folder / _BYTECODE, target)
     write_meaning(folder / MEANING, made)
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """Bytes of .mpy in each part of a compiled agent: core, interpreter, and host (transport, board, runtime)."""
-    found = {"core": 0, "interpreter": 0, "host": 0}
+    """Bytes of .mpy in a compiled agent.
+
+    core: what stays in memory; steps: parts of the core that are loaded for one step each; interpreter, with its kernels as
+    machine code; bytecode: the kernels of other boards; and host: transport, board and runtime.
+    """
+    found = {"core": 0, "steps": 0, "interpreter": 0, "bytecode": 0, "host": 0}
     for path in sorted((folder / "device_agent").rglob("*.mpy")):
-        part = {"core": "core", "plan": "interpreter"}.get(path.parent.name, "host")
+        part = {"core": "steps", "plan": "interpreter"}.get(path.parent.name, "host")
+        if path == folder / CORE / "__init__.mpy":
+            part = "core"
+        elif path.stem in ("portable", "bytecode"):
+            part = "bytecode"
         found[part] += path.stat().st_size
     return found
 
@@ -98,14 +129,21 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _compile_bytecode(written: Path, target: str) -> None:
+    source = written.with_suffix(".py")
+    source.write_text(plain(_source(_KERNELS).read_text()))
+    _compile(source, written, target)
+    source.unlink()
+
+
 def _source(name: str) -> Path:
     return ROOT / (name.replace(".", "/") + ".py")
 
 
 def _compile(source: Path, written: Path, target: str) -> None:
     written.parent.mkdir(parents=True, exist_ok=True)
-    # No assertions, no line numbers; the source's name is kept in every file.
-    options = ["-O3", f"-march={ARCHITECTURES[target]}", "-s", source.name]
+    # No assertions, no line numbers; one name for all files, as each is kept in RAM.
+    options = ["-O3", f"-march={ARCHITECTURES[target]}", "-s", "agent"]
     done = subprocess.run([_compiler(), *options, "-o", written, source], capture_output=True, text=True)
     if done.returncode:
         raise AgentError(f"mpy-cross cannot compile {source.name}: {done.stderr.strip()}")

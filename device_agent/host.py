@@ -130,6 +130,11 @@ class Host:
         with self._turn:
             return self._agent.label(prediction, y)
 
+    def consent(self, answer: str, app: str = "") -> bool:
+        """What a person here says to an installation that waits: now, tonight or no; False when none waits."""
+        with self._turn:
+            return self._agent.consent(answer, app)
+
     def status(self) -> dict[str, Any]:
         """What a person at the device wants to know."""
         with self._turn:
@@ -153,13 +158,15 @@ class Host:
         self.stop()
 
 
-def open_host(state: Path | str, credentials: Path | str | None = None) -> Host:
+def open_host(state: Path | str, credentials: Path | str | None = None, ask: bool = False) -> Host:
     """The agent of an enrolled device, with the runtime of its target; raises AgentError.
 
-    `credentials` is the folder of `provision.json` when it is not the state folder.
+    `credentials` is the folder of `provision.json` when it is not the state folder; `ask`: a person here says when
+    something is installed (also "ask": true in that file).
     """
     folder = Path(state)
     config = provisioning.load(Path(credentials or state))
+    config["ask"] = ask or bool(config.get("ask"))
     model_runtime = runtime(config["runtime"])
     try:
         from device_agent.transports.paho import PahoTransport

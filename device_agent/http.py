@@ -1,4 +1,4 @@
-"""HTTP on loopback for applications that are no Python: POST /predict, POST /label, GET /status."""
+"""HTTP on loopback for applications that are no Python: POST /predict, POST /label, POST /consent, GET /status."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ from device_agent.web import LOOPBACK
 
 BODY_MAX_BYTES = 16 << 20
 MAX_CONNECTIONS = 32
-PATHS = "POST /predict, POST /label, GET /status"
+PATHS = "POST /predict, POST /label, POST /consent, GET /status"
 
 log = logging.getLogger("device_agent")
 Answer = tuple[int, dict[str, Any]]
@@ -55,6 +55,13 @@ def label(host: Host, fields: dict[str, Any]) -> Answer:
     return 200, {"labelled": fields["prediction"]}
 
 
+def consent(host: Host, fields: dict[str, Any]) -> Answer:
+    """`{"answer": "now" | "tonight" | "no", "app": "main"}`, to what `asks` of /status shows."""
+    if not host.consent(_text(fields, "answer"), _text(fields, "app")):
+        raise RequestError(404, "nothing waits for consent")
+    return 200, {"consent": fields["answer"]}
+
+
 def status(host: Host, fields: dict[str, Any]) -> Answer:
     """What is installed, what is going on, and the counters."""
     return 200, host.status()
@@ -63,6 +70,7 @@ def status(host: Host, fields: dict[str, Any]) -> Answer:
 ROUTES: dict[tuple[str, str], Callable[[Host, dict[str, Any]], Answer]] = {
     ("POST", "/predict"): predict,
     ("POST", "/label"): label,
+    ("POST", "/consent"): consent,
     ("GET", "/status"): status,
 }
 

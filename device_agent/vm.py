@@ -8,8 +8,9 @@ labelled.
 import json
 import sys
 
-from device_agent.board_host import NotProvisioned, open_agent, run
+from device_agent.board_host import open_agent, run
 from device_agent.core.agent import NoModel
+from device_agent.provisioning import NotProvisioned
 from device_agent.runtimes.plan.runtime import PlanRuntime
 
 USAGE = "usage: micropython -m device_agent.vm --state DIR [--rows FILE] [--rate N]"

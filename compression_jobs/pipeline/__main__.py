@@ -185,7 +185,10 @@ def _report(results: list[Result], out: Path) -> int:
 def _inputs(given: argparse.Namespace) -> tuple[Path, Path]:
     """Model and dataset; a model with its weights in a file beside it is made one file first."""
     model, data = _existing(given.model), _existing(given.data)
-    given.out.mkdir(parents=True, exist_ok=True)
+    try:
+        given.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused(f"--out {given.out} cannot be a folder: {error.strerror}") from error
     beside = files_beside(model)
     if beside:
         whole = given.out / "original.onnx"

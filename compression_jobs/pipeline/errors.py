@@ -9,6 +9,11 @@ PipelineError
 from collections.abc import Iterable
 from typing import Any
 
+# Names come from files, and a hostile one may be as long as the file.
+SHOWN_PLACES = 100
+SHOWN_NAME = 200
+SHOWN_CHARACTERS = 20_000
+
 
 class PipelineError(Exception):
     """Something failed at `node` (or in general) for the reason `message`; `remedy` is the way out."""
@@ -16,11 +21,11 @@ class PipelineError(Exception):
     def __init__(
         self, message: str, *, node: str | None = None, remedy: str = "", problems: Iterable[str] = ()
     ) -> None:
-        self.message = message
-        self.node = node
+        self.message = _short(message, SHOWN_CHARACTERS)
+        self.node = None if node is None else _short(node, SHOWN_NAME)
         self.remedy = remedy
-        self.problems = list(problems)
-        super().__init__(message)
+        self.problems = [_shortened(problem) for problem in problems]
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         place = f"{self.node}: " if self.node else ""
@@ -62,7 +67,7 @@ def refuse_all(problems: list[str], remedy: str = "") -> None:
     if not problems:
         return
     places: dict[str, list[str]] = {}
-    for problem in problems:
+    for problem in map(_shortened, problems):
         place, separator, reason = problem.partition(": ")
         places.setdefault(reason if separator else place, []).append(place)
     reasons = [
@@ -74,5 +79,15 @@ def refuse_all(problems: list[str], remedy: str = "") -> None:
 
 def _listed(texts: list[str], separator: str) -> str:
     """All of them joined; a hostile file has a million, a person reads the first hundred."""
-    more = [f"and {len(texts) - 100:,} more"] if len(texts) > 100 else []
-    return separator.join(texts[:100] + more)
+    more = [f"and {len(texts) - SHOWN_PLACES:,} more"] if len(texts) > SHOWN_PLACES else []
+    return separator.join(texts[:SHOWN_PLACES] + more)
+
+
+def _shortened(problem: str) -> str:
+    """A problem whose place and reason are of a length that a person reads."""
+    place, separator, reason = problem.partition(": ")
+    return f"{_short(place, SHOWN_NAME)}{separator}{_short(reason, 5 * SHOWN_NAME)}"
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"

@@ -137,6 +137,8 @@ def load_recipe(path: Path | str) -> Recipe:
 
     try:
         return parse_recipe(yaml.safe_load(Path(path).read_text()))
+    except RecursionError as error:
+        raise Refused(f"{path} is nested too deeply to be a recipe") from error
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise Refused(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}") from error
 

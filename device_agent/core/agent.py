@@ -29,7 +29,7 @@ class Agent:
     """One device.
 
     `config` is the provisioning file; optional fields beside it: board, flash_bytes (most an artifact may have),
-    spool_bytes, ring_entries. `log` takes lines for a person (None: nobody reads them), `restart` starts the agent again (None: it cannot),
+    spool_bytes, ring_entries, ask (a person here says when something is installed). `log` takes lines for a person (None: nobody reads them), `restart` starts the agent again (None: it cannot),
     `entropy(n)` gives n random bytes.
     """
 
@@ -96,6 +96,7 @@ class Agent:
             "boot": device.boot,
             "waiting": device.spool.waiting(),
             "dropped": device.spool.dropped,
+            "asks": dict(self.commands.asked),
             "apps": {name: self.apps[name].status() for name in self.apps},
         }
 
@@ -122,6 +123,12 @@ class Agent:
             return False
         app, answer = found
         return bool(app.label(answer, y))
+
+    def consent(self, answer: str, app: str = "") -> bool:
+        """What a person says to an installation that waits: now, tonight or no; False when none waits for consent."""
+        from device_agent.core.consent import say
+
+        return say(self.commands, self._app(app).name, answer)
 
     def _app(self, name: str) -> App:
         if not name:
@@ -154,7 +161,7 @@ class Agent:
             return MAX_WAIT_MS
         try:
             self._take(message[0], message[1], now_ms)
-        except protocol.ProtocolError as error:
+        except (protocol.ProtocolError, MemoryError) as error:
             self.device.log("a message is ignored: %s" % error)
         return 0
 
@@ -168,9 +175,14 @@ class Agent:
         if device != self.device.name:
             return
         if leaf == "command":
-            self.commands.take(payload, now_ms)
+            self._obey(payload, now_ms)
         elif leaf == "desired" and name in self.apps:
             self.apps[name].intake.take(payload)
+
+    def _obey(self, payload: bytes, now_ms: int) -> None:
+        from device_agent.core.commands import obey
+
+        obey(self.commands, payload, now_ms)
 
     def _step_windows(self, now_ms: int) -> int:
         due_ms = self.reported_ms + self.report_ms

@@ -33,7 +33,7 @@ class App:
         self.state.update(fields)
         try:
             self.device.save()
-        except OSError:
+        except (OSError, MemoryError):
             self.state.clear()
             self.state.update(before)
             raise

@@ -5,7 +5,6 @@ A decoder never gives out more than the artifact's size, whatever it is fed, and
 `segments` (its own module).
 """
 
-import io
 import sys
 
 from device_agent.core.decoding import PIECE_BYTES, CodingError, Plain
@@ -13,10 +12,7 @@ from device_agent.core.decoding import PIECE_BYTES, CodingError, Plain
 DEFLATE_WINDOW_BITS = 12
 
 _ON_BOARD = sys.implementation.name == "micropython"
-# The one place where the core meets its interpreter's own inflate.
-if _ON_BOARD:
-    import deflate
-else:
+if not _ON_BOARD:
     import zlib
 
 
@@ -50,66 +46,16 @@ class ZlibInflate(Plain):
         return iter(())
 
 
-class BoardInflate(Plain):
-    """Coding `deflate` on MicroPython, whose inflate pulls from a stream and cannot pause in the middle of a symbol.
+# A board has the code of one decoder in memory, and only while it fetches.
 
-    So it reads a few bytes at a time, and only while more input lies ready than those can need: at most 48 bits each,
-    and two block headers of 320 bytes. The rest waits for the next call.
-    """
 
-    STEP_BYTES = 64
-    RESERVE_BYTES = 1024
+def _board_inflate(total_bytes: int) -> Plain:
+    from device_agent.core.inflate import BoardInflate
 
-    def __init__(self, total_bytes: int) -> None:
-        super().__init__(total_bytes)
-        self._input = io.BytesIO(self.RESERVE_BYTES + PIECE_BYTES)  # type: ignore[arg-type]
-        self._end = 0
-        self._stream = deflate.DeflateIO(self._input, deflate.RAW, DEFLATE_WINDOW_BITS)
-        self._ended = False
-
-    def feed(self, data: bytes):  # type: ignore[no-untyped-def]
-        """Yield the pieces these bytes decode to; iterate to the end before the next call."""
-        view = memoryview(data)
-        for start in range(0, len(view), PIECE_BYTES):
-            self._take(view[start : start + PIECE_BYTES])
-            while not self._ended and self._end - self._input.tell() > self.RESERVE_BYTES:
-                piece = self._read()
-                if piece:
-                    yield piece
-            if self._ended and self._input.tell() < self._end:
-                raise CodingError("bytes follow after the end of the deflate stream")
-
-    def _take(self, data: memoryview) -> None:
-        # Move what is left to the front: one small buffer, made once, so that it never moves.
-        left = self._input.read(self._end - self._input.tell())
-        self._input.seek(0)
-        self._end = self._input.write(left) + self._input.write(data)
-        self._input.seek(0)
-
-    def _rest(self):  # type: ignore[no-untyped-def]
-        while not self._ended:
-            piece = self._read()
-            if piece:
-                yield piece
-        if self._input.tell() < self._end:
-            raise CodingError("bytes follow after the end of the deflate stream")
-
-    def _read(self) -> bytes:
-        try:
-            piece = self._stream.read(min(self.STEP_BYTES, self._room()))
-        except (EOFError, OSError):
-            piece = None
-        # Behind the end lie older bytes of the buffer, which inflate takes for input when it runs out.
-        if self._input.tell() > self._end or (piece is None and self._input.tell() == self._end):
-            raise CodingError("the deflate stream ends early")
-        if piece is None:
-            raise CodingError("not a deflate stream")
-        self._ended = not piece
-        return self._checked(piece)
+    return BoardInflate(total_bytes)
 
 
 def _segments(total_bytes: int) -> Plain:
-    # A small board that never gets segments has better uses for the memory of the module.
     from device_agent.core.segments import Segments
 
     return Segments(total_bytes)
@@ -117,7 +63,7 @@ def _segments(total_bytes: int) -> Plain:
 
 DECODERS = {
     "none": Plain,
-    "deflate": BoardInflate if _ON_BOARD else ZlibInflate,
+    "deflate": _board_inflate if _ON_BOARD else ZlibInflate,
     "segments": _segments,
 }
 

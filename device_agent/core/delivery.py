@@ -5,14 +5,15 @@ Every change that must survive a power cut is one write of the state record; the
 """
 # mypy: disable-error-code="type-arg"
 
-from device_agent.core import offers, protocol, slots
+from device_agent.core import offers, protocol
 from device_agent.core.backoff import BackOff
-from device_agent.core.install import Install, InstallFailed
-from device_agent.core.trial import OUT_OF_TIME, PASS, STOP, Trial
+from device_agent.core.install import InstallFailed
 
-TYPE_CHECKING = False  # MicroPython has no `typing`; a board loads this only while a shadow runs
+TYPE_CHECKING = False  # MicroPython has no `typing`; a board loads these only while it needs them
 if TYPE_CHECKING:
+    from device_agent.core.install import Install
     from device_agent.core.shadow import Shadow
+    from device_agent.core.trying import Trying
 
 ATTEMPTS = 3
 RETRY_MS = 30000
@@ -20,7 +21,6 @@ RETRY_LIMIT_MS = 600000
 # Restarts in a row, without a while of good running between them, before the new model is held to be the reason.
 CRASH_BOOTS = 3
 SNAPSHOT_MS = 60000
-TRIAL_LOOK_MS = 250
 STORAGE_RETRY_MS = 5000
 IDLE_MS = 60000
 
@@ -35,9 +35,8 @@ class Delivery:
         self.install: "Install | None" = None
         self.retry = BackOff(self.device.jitter, RETRY_MS, RETRY_LIMIT_MS)
         self.retry_ms = 0
-        self.trial: "Trial | None" = None
+        self.trying: "Trying | None" = None
         self.shadow: "Shadow | None" = None
-        self.proof: "slots.Proof | None" = None
         self.snapshot_ms = 0
         self.ending: "dict | None" = None
         self.act = self._step_idle
@@ -64,31 +63,29 @@ class Delivery:
 
     def ran(self, latency_us: int) -> None:
         """The model that serves gave an answer."""
-        if self.trial is not None:
-            self.trial.ran(latency_us)
+        if self.trying is not None:
+            self.trying.counts.ran(latency_us)
 
     def failed(self) -> None:
         """The model that serves failed to answer."""
-        if self.trial is not None:
-            self.trial.failed()
+        if self.trying is not None:
+            self.trying.counts.failed()
 
     def misfit(self) -> None:
-        """An input does not fit the model that serves: the caller's mistake, unless the model before would have taken it."""
-        app = self.app
-        slot, known = app.serving.slot, app.state["active"] or app.serving.slot
-        if self.trial is not None and slots.inputs_differ(self.device.storage, app.name, slot, known):
-            self.trial.failed()
+        """An input does not fit the model that serves."""
+        if self.trying is not None:
+            self.trying.misfit()
 
     def observe(self, correct: bool) -> None:
         """The truth about an answer of the model that serves is known."""
-        if self.trial is not None:
-            self.trial.observe(correct)
+        if self.trying is not None:
+            self.trying.counts.observe(correct)
 
     def close(self, now_ms: int) -> None:
         """An orderly end: a trial goes on from here after the next start."""
-        counts = self.trial or self.shadow
+        counts = self.trying or self.shadow
         if counts is not None and self.ending is None:
-            self._keep_snapshot(counts, now_ms)
+            self.keep_snapshot(counts, now_ms)
 
     # --- after a restart -------------------------------------------------------------------------
 
@@ -97,7 +94,7 @@ class Delivery:
         state = self.app.state["delivery"]
         if state is None:
             return None
-        manifest = offers.stored(self.device.storage, self.app.name, self.app.state["manifest"])
+        manifest = self._stored()
         if manifest is None:
             # The retained manifest comes again and is followed anew.
             self.app.state.update({"delivery": None, "manifest": None})
@@ -105,7 +102,7 @@ class Delivery:
         self.manifest = manifest
         if state["boots"] > CRASH_BOOTS:
             word = "rolled_back" if state["state"] == "trial" else "failed"
-            self._end(word, "crash loop: %d restarts in state %s" % (state["boots"], state["state"]))
+            self.end(word, "crash loop: %d restarts in state %s" % (state["boots"], state["state"]))
             return None
         if state["state"] != "trial" or offers.is_shadow(manifest):
             self.act = self._step_begin
@@ -119,16 +116,19 @@ class Delivery:
         if state is not None and state["state"] in ("testing", "trial"):
             state["boots"] += 1
 
+    def _stored(self) -> "dict | None":
+        from device_agent.core.trust import stored
+
+        return stored(self.device.storage, self.app.name, self.app.state["manifest"])
+
     def resume_trial(self, now_ms: int) -> None:
         """The slot on trial serves again."""
-        self._begin_trial(now_ms)
         snapshot = self.app.state["delivery"].get("snapshot")
-        if snapshot and self.trial is not None:
-            self.trial.restore(snapshot, now_ms)
+        self._begin_trial(self._new_trial(now_ms, snapshot), now_ms)
 
     def lost_trial(self, reason: str) -> None:
         """The slot on trial cannot be loaded any more."""
-        self._end("rolled_back", "after a restart the model on trial cannot be loaded: " + reason)
+        self.end("rolled_back", "after a restart the model on trial cannot be loaded: " + reason)
         self.app.return_to_active()
 
     # --- what the intake calls --------------------------------------------------------------------
@@ -137,7 +137,7 @@ class Delivery:
         """The delivery under way goes on with a newer manifest; a new way to the bytes begins the download again."""
         before, self.manifest = self.manifest, manifest
         if self.install is not None and before["transport"] != manifest["transport"]:
-            self._close_jobs()
+            self.close_jobs()
             self.act = self._step_begin
 
     def begin(self, manifest: dict) -> None:
@@ -149,7 +149,7 @@ class Delivery:
 
     def abandon(self, manifest: dict) -> None:
         """Another manifest took over: stop what is under way; a model on trial no longer serves."""
-        self._close_jobs()
+        self.close_jobs()
         self.manifest = manifest
         serving = self.app.serving
         if serving is not None and serving.slot != self.app.state["active"]:
@@ -160,12 +160,12 @@ class Delivery:
         """Whether an end waits for being stored; nothing new begins before."""
         return self.ending is not None
 
-    def _close_jobs(self) -> None:
-        self.trial = None
-        for job in (self.install, self.proof, self.shadow):
+    def close_jobs(self) -> None:
+        """Stop whatever is under way."""
+        for job in (self.install, self.trying, self.shadow):
             if job is not None:
                 job.close()
-        self.install = self.proof = self.shadow = None
+        self.install = self.trying = self.shadow = None
 
     # --- downloading, verifying, testing ---------------------------------------------------------
 
@@ -173,6 +173,8 @@ class Delivery:
         return IDLE_MS
 
     def _step_begin(self, now_ms: int) -> int:
+        from device_agent.core.install import Install
+
         slot, runtime = self.app.state["delivery"]["slot"], self.app.runtime.fresh()
         self.install = Install(self.device, runtime, self.app.name, slot, self.manifest, self._entered)
         self.act = self._step_install
@@ -208,11 +210,11 @@ class Delivery:
         return 0
 
     def _attempt_failed(self, error: InstallFailed, now_ms: int) -> None:
-        self._close_jobs()
+        self.close_jobs()
         attempt = self.app.state["delivery"]["attempt"]
         self._log("attempt %d failed: %s" % (attempt, error.reason))
         if not error.again or attempt >= ATTEMPTS:
-            self._end("failed", error.reason)
+            self.end("failed", error.reason)
             return
         try:
             self._change_delivery({"attempt": attempt + 1, "state": "downloading", "boots": 0})
@@ -227,7 +229,7 @@ class Delivery:
         self.act = self._step_begin
         return 0
 
-    def _proven(self, install: Install, now_ms: int) -> None:
+    def _proven(self, install: "Install", now_ms: int) -> None:
         """The new model passed its self-test: let it serve, on trial unless the manifest says not to."""
         slot = install.slot
         if offers.is_shadow(self.manifest):
@@ -235,53 +237,33 @@ class Delivery:
             return
         held = dict(self.app.state["slots"])
         held[slot] = offers.describe(self.manifest)
+        trying = None
         if self.manifest["trial"] is not None:
+            trying = self._new_trial(now_ms, None)
             delivery = dict(self.app.state["delivery"])
             delivery.update({"state": "trial", "boots": 0, "snapshot": None})
             self.app.change({"slots": held, "delivery": delivery})
         self.install = None
         self.app.serve(install.runtime, slot, self.manifest["artifact"]["sha256"], install.spec, "trial")
-        if self.manifest["trial"] is None:
-            self._commit("installed without trial", None, held)
+        if trying is None:
+            self.commit("installed without trial", None, held)
             return
-        self._begin_trial(now_ms)
+        self._begin_trial(trying, now_ms)
         self.device.say(self.status("trial", ""))
 
-    # --- trial -----------------------------------------------------------------------------------
+    # --- trial, shadow ---------------------------------------------------------------------------
 
-    def _begin_trial(self, now_ms: int) -> None:
-        self.trial = Trial(self.manifest["trial"], now_ms)
+    def _new_trial(self, now_ms: int, snapshot: "dict | None") -> "Trying":
+        from device_agent.core.trying import Trying
+
+        return Trying(self, now_ms, snapshot)
+
+    def _begin_trial(self, trying: "Trying", now_ms: int) -> None:
+        self.trying = trying
         self.snapshot_ms = now_ms + SNAPSHOT_MS
-        self.act = self._step_trial
+        self.act = trying.step
 
-    def _step_trial(self, now_ms: int) -> int:
-        trial = self.trial
-        if trial is None:
-            return 0
-        verdict, reason = trial.verdict(now_ms)
-        if verdict == STOP:
-            self._roll_back(reason)
-        elif verdict == PASS:
-            self._commit(reason, trial.evidence(True), self.app.state["slots"])
-        elif verdict == OUT_OF_TIME:
-            self._prove_again(reason)
-        elif now_ms >= self.snapshot_ms:
-            self._keep_snapshot(trial, now_ms)
-        else:
-            return TRIAL_LOOK_MS
-        return 0
-
-    def _keep_snapshot(self, trial: "Trial | Shadow", now_ms: int) -> None:
-        """It has run well for a while: a restart goes on from here, and is no sign of a crash loop."""
-        self.snapshot_ms = now_ms + SNAPSHOT_MS
-        try:
-            self._change_delivery({"snapshot": trial.snapshot(now_ms), "boots": 0})
-        except OSError as error:
-            self._log("the trial cannot be stored: %s" % error)
-
-    # --- shadow ----------------------------------------------------------------------------------
-
-    def _begin_shadow(self, install: Install, now_ms: int) -> None:
+    def _begin_shadow(self, install: "Install", now_ms: int) -> None:
         from device_agent.core.shadow import beside
 
         # Only a while of good running takes back restarts here: each one begins with the self-test again.
@@ -289,63 +271,29 @@ class Delivery:
         self.install = None
         self.shadow = beside(self.app, install, now_ms)
         self.snapshot_ms = now_ms + SNAPSHOT_MS
-        self.act = self._step_shadow
+        self.act = self.shadow.step
         self.device.say(self.status("trial", "in the shadow"))
 
-    def _step_shadow(self, now_ms: int) -> int:
-        beside = self.shadow
-        if beside is None:
-            return 0
-        end = beside.look(now_ms)
-        if end is not None:
-            self._close_jobs()
-            self._end(end[0], end[1], end[2])
-        elif now_ms >= self.snapshot_ms:
-            self._keep_snapshot(beside, now_ms)
-        return 0 if end or beside.waiting else TRIAL_LOOK_MS
-
-    def _prove_again(self, reason: str) -> None:
-        device, serving = self.device, self.app.serving
+    def keep_snapshot(self, counts: "Trying | Shadow", now_ms: int) -> None:
+        """It has run well for a while: a restart goes on from here, and is no sign of a crash loop."""
+        self.snapshot_ms = now_ms + SNAPSHOT_MS
         try:
-            self.proof = slots.Proof(
-                device.storage, device.clock, serving.runtime, self.app.name, serving.slot, 0
-            )
+            self._change_delivery({"snapshot": counts.snapshot(now_ms), "boots": 0})
         except OSError as error:
-            self._roll_back("the self-test cannot be read: %s" % error)
-            return
-        self.out_of_time = reason
-        self.act = self._step_prove
-
-    def _step_prove(self, now_ms: int) -> int:
-        proof = self.proof
-        try:
-            if proof is None or proof.step():
-                return 0
-        except Exception as error:  # noqa: BLE001  whatever the runtime raises: the model is not to be kept
-            self._roll_back("self-test at the end of the trial: %s" % error)
-            return 0
-        evidence = self.trial.evidence(False) if self.trial is not None else None
-        self._close_jobs()
-        self._commit(self.out_of_time, evidence, self.app.state["slots"])
-        return 0
-
-    def _roll_back(self, reason: str) -> None:
-        evidence = self.trial.evidence(True) if self.trial is not None else None
-        self._close_jobs()
-        self.app.return_to_active()
-        self._end("rolled_back", reason, evidence)
+            self._log("the trial cannot be stored: %s" % error)
 
     # --- ends ------------------------------------------------------------------------------------
 
-    def _commit(self, reason: str, evidence: "dict | None", held: dict) -> None:
-        self._close_jobs()
+    def commit(self, reason: str, evidence: "dict | None", held: dict) -> None:
+        """The model that serves is the one to keep."""
+        self.close_jobs()
         self.app.rotate()
         if self.app.serving is not None:
             self.app.serving.phase = "live"
         fields = {"active": self.app.state["delivery"]["slot"], "slots": held}
-        self._end("succeeded", reason, evidence, fields)
+        self.end("succeeded", reason, evidence, fields)
 
-    def _end(
+    def end(
         self, state: str, reason: str, evidence: "dict | None" = None, fields: "dict | None" = None
     ) -> None:
         """Record how the delivery ended, then say so; tried again until it is stored."""

@@ -11,9 +11,12 @@ from device_agent.core import coding, ports, protocol
 from device_agent.core.backoff import Jitter
 from device_agent.core.chunks import MAX_TRIES, QUIET_MS, ChunkStream, DownloadFailed, Missing
 from device_agent.core.decoding import CodingError, Plain
-from device_agent.core.ranges import RangeReader
 
-READ_BYTES = 4096
+TYPE_CHECKING = False  # MicroPython has no `typing`; boards do not fetch by URL
+if TYPE_CHECKING:
+    from device_agent.core.ranges import RangeReader
+
+READ_BYTES = 1024  # small pieces find room in a heap that is nearly full
 HELD_BYTES = 2048  # at least what a decoder gives out at once
 MAX_CHUNKS = 65536
 
@@ -21,7 +24,7 @@ MAX_CHUNKS = 65536
 class Hashing:
     """SHA-256 of a file, a piece a step, so that predictions are not kept waiting by a large one."""
 
-    PIECES = 16
+    PIECES = 64
 
     def __init__(self, storage: ports.Storage, name: str) -> None:
         self.file = storage.open_read(name)
@@ -250,10 +253,7 @@ class Download:
 
     def _step_range(self, now_ms: int, online: bool) -> "int | None":
         if self.ranges is None:
-            part = self.part
-            self.ranges = RangeReader(
-                self.transport, self.jitter, part["url"], part["bytes"], part["chunk_bytes"]
-            )
+            self.ranges = self._new_ranges()
         data = self.ranges.read(self.body.next, now_ms)
         if data is None:
             return max(self.ranges.retry_ms - now_ms, 1)
@@ -265,6 +265,12 @@ class Download:
         if self.body.complete():
             self.act = self._step_finish
         return 0
+
+    def _new_ranges(self) -> "RangeReader":
+        from device_agent.core.ranges import RangeReader
+
+        part = self.part
+        return RangeReader(self.transport, self.jitter, part["url"], part["bytes"], part["chunk_bytes"])
 
     def _step_finish(self, now_ms: int, online: bool) -> "int | None":
         if self.decoder is not None:

@@ -6,7 +6,11 @@ import json
 from device_agent.core import ports, slots
 from device_agent.core.chunks import DownloadFailed
 from device_agent.core.device import Device
-from device_agent.core.download import Download, Hashing
+from device_agent.core.download import Hashing
+
+TYPE_CHECKING = False  # MicroPython has no `typing`; a board loads this only while it fetches
+if TYPE_CHECKING:
+    from device_agent.core.download import Download
 
 PROGRESS_MS = 5000
 
@@ -143,12 +147,9 @@ class Install:
     def _step_download(self, now_ms: int) -> "int | None":
         device = self.device
         if self.download is None:
-            blob, part, _, size = self.parts[0]
             self.entered("downloading", None)
             self.said_ms = now_ms
-            self.download = Download(
-                blob, size, self._file(part), device.storage, device.transport, device.jitter, device
-            )
+            self.download = self._begin_download()
         wait = self.download.step(now_ms, device.online)
         if wait is None:
             self.download = None
@@ -157,6 +158,13 @@ class Install:
             return 0
         self._tell_progress(now_ms)
         return wait
+
+    def _begin_download(self) -> "Download":
+        from device_agent.core.download import Download
+
+        blob, part, _, size = self.parts[0]
+        device = self.device
+        return Download(blob, size, self._file(part), device.storage, device.transport, device.jitter, device)
 
     def _tell_progress(self, now_ms: int) -> None:
         if self.download is None or now_ms - self.said_ms < PROGRESS_MS or self.parts[0][1] != slots.MODEL:

@@ -173,6 +173,7 @@ class Link:
                 "utc": utc,
                 "uptime_ms": device.clock.ticks_ms(),
                 "keys": [key["id"] for key in device.trusted_keys()],
+                "asks": bool(config.get("ask")),
                 "apps": {app: self.apps[app].facts() for app in self.apps},
             }
         )

@@ -3,11 +3,10 @@
 
 import hashlib
 
-from device_agent.core import coding, ed25519, protocol
+from device_agent.core import protocol
 from device_agent.core.device import Device
 from device_agent.core.download import MAX_CHUNKS
-from device_agent.core.slots import MODEL, SELF_TEST, SPEC_MAX_BYTES, file_name, manifest_name
-from device_agent.core.trial import Trial
+from device_agent.core.slots import MODEL, SELF_TEST, SPEC_MAX_BYTES, file_name
 
 # Left free beside an artifact: state record, spool and a file system that slows down when it is full.
 RESERVE_BYTES = 16384
@@ -43,31 +42,6 @@ def claim(payload: bytes) -> dict:
         "delivery": delivery[:64] if isinstance(delivery, str) else "",
         "sequence": sequence if isinstance(sequence, int) else 0,
     }
-
-
-def read_trusted(payload: bytes, keys: list[dict]) -> dict:
-    """The manifest, when one of the keys signed it; raises Refusal."""
-    try:
-        signature, key_id, body = protocol.open_manifest(payload)
-    except protocol.ProtocolError as error:
-        raise Refusal("manifest", str(error))
-    name = protocol.hex_digest(key_id)
-    for key in keys:
-        if key["id"] == name:
-            if not ed25519.verify(bytes_of_hex(key["key"]), body, signature):
-                raise Refusal("signature", "the signature by key %s is wrong" % name)
-            break
-    else:
-        raise Refusal("signature", "signed by key %s, which this device does not know" % name)
-    try:
-        return protocol.parse_manifest(body)
-    except protocol.ProtocolError as error:
-        raise Refusal("manifest", str(error))
-
-
-def bytes_of_hex(text: str) -> bytes:
-    """The bytes of a hexadecimal string (not every MicroPython has `fromhex`)."""
-    return bytes([int(text[i : i + 2], 16) for i in range(0, len(text), 2)])
 
 
 def check(manifest: dict, device: Device, app: str, state: dict, formats: str, slot: str) -> None:
@@ -115,7 +89,7 @@ def _check_part(part: dict, field: str, device: Device) -> None:
 
 def _check_extent(manifest: dict, device: Device, app: str, slot: str) -> None:
     artifact, transport = manifest["artifact"], manifest["transport"]
-    if transport["coding"] not in coding.DECODERS:
+    if transport["coding"] not in protocol.CODINGS:
         raise Refusal("format", "this agent does not know the coding %s" % transport["coding"])
     same = (transport["bytes"], transport["sha256"]) == (artifact["bytes"], artifact["sha256"])
     if transport["coding"] == "none" and not same:
@@ -136,6 +110,8 @@ def _check_extent(manifest: dict, device: Device, app: str, slot: str) -> None:
 
 
 def _check_rest(manifest: dict, device: Device) -> None:
+    from device_agent.core.trial import Trial
+
     if not 0 < len(manifest["delivery"]) <= protocol.ID_MAX_CHARS:
         raise Refusal("manifest", "delivery has no id of at most %d characters" % protocol.ID_MAX_CHARS)
     try:
@@ -163,17 +139,6 @@ def _check_spec_blob(part: object, device: Device) -> None:
 
 def _is_hex(text: object, chars: int) -> bool:
     return isinstance(text, str) and len(text) == chars and all(c in "0123456789abcdef" for c in text)
-
-
-def stored(storage, app: str, digest: str) -> "dict | None":  # type: ignore[no-untyped-def]
-    """The manifest that the app follows, by the digest of its bytes; None when it is not there any more."""
-    try:
-        data = storage.read(manifest_name(app))
-    except OSError:
-        return None
-    if data is None or digest_of(data) != digest:
-        return None
-    return protocol.parse_manifest(protocol.open_manifest(data)[2])
 
 
 def is_shadow(manifest: dict) -> bool:

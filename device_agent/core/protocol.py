@@ -31,6 +31,8 @@ PROGRESS = ("offered", "downloading", "verifying", "testing", "trial")
 ENDS = ("succeeded", "rejected", "failed", "rolled_back")
 
 COMMANDS = ("selftest", "report_now", "restart", "hello")
+# Asks the person at the device; it is answered when that person has said something.
+QUESTION = "consent"
 
 # Key sets of status messages, by `kind`.
 STATUS_DELIVERY = "delivery"
@@ -181,7 +183,8 @@ def parse_hello(payload: bytes) -> dict:  # type: ignore[type-arg]
 
     Fields: protocol (list), epoch, boot, session, board, runtime, agent, heap_free, flash_free, flash_writes,
     flash_written_bytes (both since the state was made), clock (bool),
-    utc (seconds or null), uptime_ms, keys (ids of those it trusts), apps {app: {installed {artifact, delivery, model,
+    utc (seconds or null), uptime_ms, keys (ids of those it trusts), asks (bool: a person
+    there is asked before an installation), apps {app: {installed {artifact, delivery, model,
     version} | null, sequence, manifest (sha256 of its bytes | null), delivery {id, state} | null, outcome {delivery,
     state, reason} | null}}.
     """
@@ -266,10 +269,14 @@ def parse_report(payload: bytes) -> dict:  # type: ignore[type-arg]
 
 
 def parse_command(payload: bytes) -> dict:  # type: ignore[type-arg]
-    """A checked command: id, name, app, args, expires_at (UTC seconds)."""
+    """A checked command: id, name, app, args, expires_at (UTC seconds).
+
+    `consent`: args {delivery, model, version, bytes}, answered with result {consent: now | tonight | no} when a person has
+    said so; without a delivery the question is taken back.
+    """
     message = decode(payload)
     _need(message, "id", str)
-    if _need(message, "name", str) not in COMMANDS:
+    if _need(message, "name", str) not in COMMANDS + (QUESTION,):
         raise ProtocolError("command is unknown: " + str(message["name"]))
     return message
 

@@ -8,7 +8,8 @@ passed over. The answers of the shadow go nowhere but into its counts. A board l
 from device_agent.core import ports
 from device_agent.core.device import Device
 from device_agent.core.serving import Answer, Serving
-from device_agent.core.trial import OUT_OF_TIME, RUNNING, STOP, Trial
+from device_agent.core.trial import OUT_OF_TIME, RUNNING, STOP
+from device_agent.core.trying import TRIAL_LOOK_MS
 
 INPUTS_KEPT = 8
 
@@ -26,8 +27,11 @@ class Waiting:
 class Shadow:
     """The new model's `serving`, its trial's counts, and how it compares with the model that answers."""
 
-    def __init__(self, device: Device, serving: Serving, rules: dict, now_ms: int) -> None:
-        self.device = device
+    def __init__(self, delivery, serving: Serving, rules: dict, now_ms: int) -> None:  # type: ignore[no-untyped-def]
+        from device_agent.core.trial import Trial  # a file of its own on boards, with other users
+
+        self.delivery = delivery
+        self.device: Device = delivery.device
         self.serving = serving
         self.trial = Trial(rules, now_ms)
         self.waiting: list[Waiting] = []
@@ -55,8 +59,18 @@ class Shadow:
 
     # --- steps -----------------------------------------------------------------------------------
 
-    def look(self, now_ms: int) -> "tuple | None":
-        """Replay one input; (how the delivery ends, the reason, evidence) when it is over."""
+    def step(self, now_ms: int) -> int:
+        """Replay one input, and end the delivery when that decides; milliseconds to wait."""
+        end, delivery = self._look(now_ms), self.delivery
+        if end is not None:
+            delivery.close_jobs()
+            delivery.end(end[0], end[1], end[2])
+        elif now_ms >= delivery.snapshot_ms:
+            delivery.keep_snapshot(self, now_ms)
+        return 0 if end or self.waiting else TRIAL_LOOK_MS
+
+    def _look(self, now_ms: int) -> "tuple | None":
+        """(how the delivery ends, the reason, evidence) when it is over."""
         try:
             self._replay()
         except MemoryError:
@@ -149,7 +163,7 @@ def beside(app, install, now_ms: int) -> Shadow:  # type: ignore[no-untyped-def]
     manifest = install.manifest
     artifact = manifest["artifact"]["sha256"]
     serving = Serving(app.name, install.runtime, install.slot, artifact, install.spec, "shadow")
-    made = Shadow(app.device, serving, manifest["trial"], now_ms)
+    made = Shadow(app.delivery, serving, manifest["trial"], now_ms)
     snapshot = app.state["delivery"].get("snapshot")
     if snapshot:
         made.restore(snapshot, now_ms)

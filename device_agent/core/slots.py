@@ -4,7 +4,10 @@
 import json
 
 from device_agent.core import ports
-from device_agent.core.selftest import SelfTest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from device_agent.core.selftest import SelfTest
 
 MODEL = "model"
 SELF_TEST = "selftest"
@@ -84,6 +87,8 @@ class Proof:
     def step(self) -> bool:
         """Run one sample; True while others are left. Raises whatever says that the model is not to be trusted."""
         if self.test is None:
+            from device_agent.core.selftest import SelfTest
+
             self.test = SelfTest(self.file)
             return True
         started = self.clock.ticks_us()

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from device_agent.linking import modules as sources
 from device_agent.linking.names import shorten
-from device_agent.linking.shrink import Reach, fold, without_empty_bases
+from device_agent.linking.parts import Forgetter, forgetting, place
+from device_agent.linking.shrink import fold
+from device_agent.linking.texts import Texts, reading
 
 # What an application may use: it is not linked, so these names stay.
-PUBLIC = frozenset(("predict", "label", "status", "clock", "ticks_ms", "utc"))
+PUBLIC = frozenset(("predict", "label", "status", "consent", "clock", "ticks_ms", "utc"))
 
 
 @dataclass(frozen=True)
@@ -26,42 +28,61 @@ class Unit:
 
 @dataclass
 class Linked:
-    """Python source of each unit, by its name, and what the short names stood for."""
+    """Python source of each unit, by its name, what the short names stood for, and its sentences as the first one reads them."""
 
     sources: dict[str, str]
     meaning: dict[str, str]
+    texts: str
 
 
-def link(root: Path, units: tuple[Unit, ...], roots: dict[str, str], beside: tuple[str, ...]) -> Linked:
+def link(
+    root: Path,
+    units: tuple[Unit, ...],
+    roots: dict[str, str],
+    parts: dict[str, tuple[str, ...]],
+    beside: tuple[str, ...],
+) -> Linked:
     """Link units, each of which may use those before it.
 
-    `roots`: unique dotted names that are wanted (all else may go), and what they are called in the result. `beside`:
-    modules that stay as they are, whose names must not be touched.
+    `roots`: unique dotted names that are wanted (all else may go), and what they are called in the result. `parts`:
+    modules of the units that functions import when they need them, and the names they import; each becomes a file of
+    its own with all that nobody else needs, and is forgotten after each import. `beside`: modules that stay as they
+    are, whose names must not be touched.
     """
     modules = {name: sources.read(root, name) for unit in units for name in unit.modules}
     unit_of = {name: unit.name for unit in units for name in unit.modules}
-    programs: dict[str, list[ast.stmt]] = {unit.name: [] for unit in units}
+    wanted = {_unique(dotted): short for dotted, short in roots.items()}
+    entries = {part: {_unique(f"{part}.{name}"): name for name in names} for part, names in parts.items()}
+    program = forgetting() + reading()
+    home = {id(statement): units[0].name for statement in program}
     for module in sources.in_order(modules):
         resolved = sources.Resolver(module, modules).visit(module.tree)
-        programs[unit_of[module.name]] += resolved.body
-    wanted = {_unique(dotted): short for dotted, short in roots.items()}
-    kept = _shrink(programs, set(wanted), set(PUBLIC))
-    for unit in units:
-        kept[unit.name] = _imports(kept[unit.name]) + [s for s in kept[unit.name] if not _is_import(s)]
-    _call(kept, wanted)
-    foreign = set(PUBLIC) | set(wanted.values()) | _identifiers(root, beside)
-    crossing = _crossing(units, kept)
+        program += Forgetter(set(parts)).visit(resolved).body
+        home |= {id(node): unit_of[module.name] for s in resolved.body for node in ast.walk(s)}
+    named = wanted | {long: name for names in entries.values() for long, name in names.items()}
+    program = fold(program)
+    texts = Texts()
+    texts.take(program)
+    homes = [next(home[id(node)] for node in ast.walk(s) if id(node) in home) for s in program]
+    kept = place(program, homes, set(wanted), entries, set(PUBLIC))
+    _call(kept, named)
+    foreign = set(PUBLIC) | set(named.values()) | _identifiers(root, beside)
+    order: list[str] = []
+    for one in units:
+        order += [one.name, *(part for part in parts if unit_of[part] == one.name)]
+    crossing = _crossing(order, kept, set(parts), set(wanted.values()))
     meaning = shorten(list(kept.values()), foreign)
     short = {long: name for name, longs in meaning.items() for long in longs.split(" ")}
-    made = {}
-    for unit in units:
-        imports = [
-            f"from {other} import {', '.join(sorted(short.get(name, name) for name in names))}"
-            for other, names in crossing[unit.name].items()
-        ]
-        body = ast.unparse(ast.fix_missing_locations(ast.Module(kept[unit.name], [])))
-        made[unit.name] = "\n".join([*imports, body, ""])
-    return Linked(made, meaning)
+    return Linked({unit: _source(kept[unit], crossing[unit], short) for unit in order}, meaning, texts.lines)
+
+
+def _source(body: list[ast.stmt], imported: dict[str, set[str]], short: dict[str, str]) -> str:
+    """The Python source of a unit or part."""
+    imports = [
+        f"from {other} import {', '.join(sorted(short.get(name, name) for name in names))}"
+        for other, names in imported.items()
+    ]
+    return "\n".join([*imports, ast.unparse(ast.fix_missing_locations(ast.Module(body, []))), ""])
 
 
 def write_meaning(path: Path, linked: Linked) -> None:
@@ -72,29 +93,6 @@ def write_meaning(path: Path, linked: Linked) -> None:
 def _unique(dotted: str) -> str:
     module, _, name = dotted.rpartition(".")
     return module.removeprefix(sources.PACKAGE + ".").replace(".", "_") + "__" + name
-
-
-def _shrink(
-    programs: dict[str, list[ast.stmt]], roots: set[str], public: set[str]
-) -> dict[str, list[ast.stmt]]:
-    everything = fold([statement for program in programs.values() for statement in program])
-    unit_of = {id(node): unit for unit, program in programs.items() for s in program for node in ast.walk(s)}
-    everything = without_empty_bases(Reach(everything, roots, public).kept())
-    kept: dict[str, list[ast.stmt]] = {unit: [] for unit in programs}
-    for statement in everything:
-        unit = next(unit_of[id(node)] for node in ast.walk(statement) if id(node) in unit_of)
-        kept[unit].append(statement)
-    return kept
-
-
-def _is_import(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Import | ast.ImportFrom)
-
-
-def _imports(program: list[ast.stmt]) -> list[ast.stmt]:
-    """Each import once."""
-    found = {ast.unparse(s): s for s in program if _is_import(s)}
-    return [found[text] for text in sorted(found)]
 
 
 def _call(kept: dict[str, list[ast.stmt]], wanted: dict[str, str]) -> None:
@@ -113,8 +111,13 @@ def _call(kept: dict[str, list[ast.stmt]], wanted: dict[str, str]) -> None:
                     node.name = wanted.get(node.name, node.name)
 
 
-def _crossing(units: tuple[Unit, ...], kept: dict[str, list[ast.stmt]]) -> dict[str, dict[str, set[str]]]:
-    """For each unit, which names it takes from which other one."""
+def _crossing(
+    order: list[str], kept: dict[str, list[ast.stmt]], parts: set[str], wanted: set[str]
+) -> dict[str, dict[str, set[str]]]:
+    """For each unit or part, which names it takes from which unit before it; parts are imported where they are needed.
+
+    The last one has all that is wanted.
+    """
     home = {}
     for unit, program in kept.items():
         for statement in program:
@@ -124,13 +127,16 @@ def _crossing(units: tuple[Unit, ...], kept: dict[str, list[ast.stmt]]) -> dict[
                 home |= {
                     n.id: unit for t in statement.targets for n in ast.walk(t) if isinstance(n, ast.Name)
                 }
-    crossing: dict[str, dict[str, set[str]]] = {unit.name: {} for unit in units}
-    order = [unit.name for unit in units]
+    crossing: dict[str, dict[str, set[str]]] = {unit: {} for unit in order}
     for unit, program in kept.items():
-        before = order[: order.index(unit)]  # a later one is imported where it is needed, by its own name
+        before = [other for other in order[: order.index(unit)] if other not in parts]
         for node in (n for s in program for n in ast.walk(s) if isinstance(n, ast.Name)):
             if home.get(node.id) in before:
                 crossing[unit].setdefault(home[node.id], set()).add(node.id)
+    last = next(unit for unit in reversed(order) if unit not in parts)
+    for name in wanted:
+        if home[name] != last:
+            crossing[last].setdefault(home[name], set()).add(name)
     return crossing
 
 

@@ -1,19 +1,15 @@
-"""Gives the names of a linked program two letters each; attributes of other objects keep theirs.
-
-MicroPython keeps every name of a module as text, in the file and in RAM.
-"""
+"""Gives the names of a linked program short ones; attributes of other objects keep theirs."""
 
 import ast
 import builtins
 import io
-import itertools
 import socket
 import ssl
 import string
 import types
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
 
+from device_agent.linking.free_names import ROM_NAMES, defined, families, share
 from device_agent.linking.modules import bound_in
 
 # Attributes of what MicroPython brings and CPython does not have: radio, clock, and streams of sockets.
@@ -56,13 +52,10 @@ _FOREIGN = frozenset(name for kind in _TYPES for name in dir(kind)) | _BOARD_ATT
 
 
 def shorten(units: list[list[ast.stmt]], keep: set[str]) -> dict[str, str]:
-    """Rename in place what all units define, but for `keep`; returns {short name: what it stood for}."""
+    """Rename in place what all units define, but for `keep`; returns {short name: all that it stands for}."""
     program = [statement for unit in units for statement in unit]
     keep = keep | _FOREIGN | _by_text(program)
-    globals_ = _short(_globals(program) - keep, program, lambda n: n.id if isinstance(n, ast.Name) else None)
-    attributes = _short(
-        _attributes(program) - keep, program, lambda n: n.attr if isinstance(n, ast.Attribute) else None
-    )
+    globals_, attributes = _short_globals(units, keep), _short_attributes(program, keep)
     keywords = {n.arg for s in program for n in ast.walk(s) if isinstance(n, ast.keyword)}
     systems = {
         a.asname or a.name for s in program for n in ast.walk(s) if isinstance(n, ast.Import) for a in n.names
@@ -70,10 +63,33 @@ def shorten(units: list[list[ast.stmt]], keep: set[str]) -> dict[str, str]:
     renamer = _Renamer(globals_, attributes, keywords, systems)
     for statement in program:
         renamer.visit(statement)
-    meaning: dict[str, str] = {}
+    meaning: dict[str, list[str]] = defaultdict(list)
     for long, short in [*globals_.items(), *(("." + name, short) for name, short in attributes.items())]:
-        meaning[short] = " ".join([meaning[short], long]) if short in meaning else long
-    return meaning
+        meaning[short].append(long)
+    return {short: " ".join(longs) for short, longs in meaning.items()}
+
+
+def _short_globals(units: list[list[ast.stmt]], keep: set[str]) -> dict[str, str]:
+    """Modules share names that neither of them takes from the other."""
+    program = [statement for unit in units for statement in unit]
+    names = _globals(program) - keep
+    nodes = [[n for s in unit for n in ast.walk(s)] for unit in units]
+    used = [{n.id for n in unit if isinstance(n, ast.Name)} for unit in nodes]
+    groups = [names & (_globals(unit) | ids) for unit, ids in zip(units, used, strict=True)]
+    taken = keep.union(*used) | {n.arg for unit in nodes for n in unit if isinstance(n, ast.arg)}
+    uses = Counter(n.id for unit in nodes for n in unit if isinstance(n, ast.Name))
+    return share(groups, uses, [name for name in ROM_NAMES if name not in taken], set())
+
+
+def _short_attributes(program: list[ast.stmt], keep: set[str]) -> dict[str, str]:
+    """Objects of types that have nothing to do with each other share names."""
+    found = set().union(*(defined(s) for s in program if isinstance(s, ast.ClassDef)))
+    uses = Counter(n.attr for s in program for n in ast.walk(s) if isinstance(n, ast.Attribute))
+    groups, elsewhere = families(program, found - keep)
+    # What keeps its name and is defined here, or asked for as text, is nobody else's.
+    taken = found & keep | _by_text(program)
+    free = [name for name in ROM_NAMES if name not in taken]
+    return share(groups, uses, free, elsewhere)
 
 
 def _by_text(program: list[ast.stmt]) -> set[str]:
@@ -100,33 +116,6 @@ def _globals(program: list[ast.stmt]) -> set[str]:
             case ast.ImportFrom(names=aliases):
                 found |= {alias.asname or alias.name for alias in aliases}
     return found
-
-
-def _attributes(program: list[ast.stmt]) -> set[str]:
-    """What classes here define: methods, class attributes, and what is assigned to `self`."""
-    found = set()
-    for one in (s for s in program if isinstance(s, ast.ClassDef)):
-        for node in ast.walk(one):
-            match node:
-                case ast.Attribute(attr=name, ctx=ast.Store(), value=ast.Name(id="self")):
-                    found.add(name)
-        for member in one.body:
-            match member:
-                case ast.FunctionDef(name=name) | ast.Assign(targets=[ast.Name(id=name)]):
-                    found.add(name)
-    return {name for name in found if not name.startswith("__")}
-
-
-def _letters() -> Iterator[str]:
-    # A capital first: no keyword, builtin or local name looks so.
-    tails = string.ascii_lowercase + string.ascii_uppercase + string.digits
-    return (a + b for a, b in itertools.product(string.ascii_uppercase, tails))
-
-
-def _short(names: set[str], program: list[ast.stmt], text) -> dict[str, str]:  # type: ignore[no-untyped-def]
-    uses = Counter(found for s in program for n in ast.walk(s) if (found := text(n)) in names)
-    ordered = sorted(names, key=lambda name: (-uses[name], name))
-    return dict(zip(ordered, _letters(), strict=False))
 
 
 class _Renamer(ast.NodeTransformer):

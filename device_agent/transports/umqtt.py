@@ -7,13 +7,15 @@ Runs on CPython, too, where PahoTransport is the better choice.
 # mypy: disable-error-code="type-arg"
 
 import select
-import socket
 import ssl
 import time
 
 from device_agent.core import ports
 from device_agent.transports.packets import READ_ONLY, WRITE_ONLY, Closed, Reader, Writer
-from device_agent.transports.utls import secured
+
+TYPE_CHECKING = False  # MicroPython has no `typing`
+if TYPE_CHECKING:
+    import socket
 
 CONNECT_S = 10
 WRITE_MS = 10000
@@ -79,17 +81,17 @@ class UmqttTransport(ports.Transport):
         except OSError:
             self._drop()
             raise
+        except MemoryError:
+            self._drop()
+            raise OSError("the heap has no room for a connection")
 
     def _open(self, broker: dict) -> None:
-        address = socket.getaddrinfo(broker["host"], broker["port"], 0, socket.SOCK_STREAM)[0]
-        made = self._socket = socket.socket(address[0], address[1])
-        made.settimeout(CONNECT_S)
-        made.connect(address[-1])
-        if broker.get("tls"):
-            made = self._socket = secured(made, broker)
+        from device_agent.transports.utls import dialled
+
+        made = self._socket = dialled(broker, CONNECT_S)
         made.setblocking(False)
         # A MicroPython socket is a stream itself.
-        self._stream = made if hasattr(made, "readinto") else made.makefile("rwb", buffering=0)  # type: ignore
+        self._stream = made if hasattr(made, "readinto") else made.makefile("rwb", buffering=0)
         self._poll = select.poll()
         self._poll.register(made, READ_ONLY)
         self._heard_ms = self._clock.ticks_ms()

@@ -1,12 +1,26 @@
-"""TLS for a board: the broker's authority and host name are checked, and a client certificate is shown when there is one.
+"""Opens the connection of a board. With TLS the broker's authority and host name are checked, and a client certificate is shown when there is one.
 
 mbedTLS on MicroPython reads DER only; the provisioning file holds PEM.
 """
 # mypy: disable-error-code="type-arg"
 
 import binascii
+import socket
 import ssl
 import sys
+
+
+def dialled(broker: dict, timeout_s: int):  # type: ignore[no-untyped-def]
+    """A socket connected to the broker, inside TLS when the provisioning file says so; raises OSError."""
+    address = socket.getaddrinfo(broker["host"], broker["port"], 0, socket.SOCK_STREAM)[0]
+    made = socket.socket(address[0], address[1])
+    try:
+        made.settimeout(timeout_s)
+        made.connect(address[-1])
+        return secured(made, broker) if broker.get("tls") else made
+    except (OSError, MemoryError):
+        made.close()
+        raise
 
 
 def secured(connection, broker: dict):  # type: ignore[no-untyped-def]

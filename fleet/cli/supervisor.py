@@ -1,10 +1,8 @@
 """Starts child processes in order, waits until each is ready, starts crashed ones again, and stops them all."""
 
-import contextlib
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fleet.cli import guardian
+from fleet.cli.guard import Guard
 
 BACKOFF_FIRST_SECONDS, BACKOFF_MAX_SECONDS = 1.0, 30.0
 STEADY_SECONDS = 60.0
@@ -59,7 +58,7 @@ class Supervisor:
         self.say = say
         self.clock = clock
         self.children: dict[str, Child] = {}
-        self._guardian: subprocess.Popen[bytes] | None = None
+        self.guard = Guard()
         self._lock = threading.RLock()
         self._stopping = False
 
@@ -99,7 +98,7 @@ class Supervisor:
         with self._lock:
             if self._stopping:
                 return
-            self._keep_guardian()
+            self.guard.renew(child.process.pid for child in self.children.values())
             for child in self.children.values():
                 if child.again_at is not None:
                     self._start_again(child)
@@ -116,7 +115,7 @@ class Supervisor:
             self._end([child for child in children if child.wave == wave], grace)
         self.children.clear()
         self._stopping = False
-        self._dismiss_guardian()
+        self.guard.dismiss()
 
     def kill_all(self) -> None:
         """End every child at once, without asking."""
@@ -135,7 +134,7 @@ class Supervisor:
                 # A group of its own: Ctrl-C reaches only the supervisor, and grandchildren end with the child.
                 start_new_session=True,
             )
-        self._tell_guardian(f"+{process.pid}")
+        self.guard.add(process.pid)
         return process
 
     def _wait_until_ready(self, service: Service) -> None:
@@ -185,34 +184,7 @@ class Supervisor:
 
     def _clear_group(self, child: Child) -> None:
         guardian.send(child.process.pid, signal.SIGKILL)
-        self._tell_guardian(f"-{child.process.pid}")
-
-    def _tell_guardian(self, line: str) -> None:
-        if self._guardian is None:
-            command = [sys.executable, "-I", "-S", guardian.__file__]
-            self._guardian = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-        if self._guardian.stdin is not None:
-            with contextlib.suppress(
-                BrokenPipeError
-            ):  # `watch_once` starts another, which learns of all children
-                self._guardian.stdin.write(line.encode() + b"\n")
-                self._guardian.stdin.flush()
-
-    def _keep_guardian(self) -> None:
-        if self._guardian is not None and self._guardian.poll() is not None:
-            self._guardian = None
-            for child in self.children.values():
-                self._tell_guardian(f"+{child.process.pid}")
-
-    def _dismiss_guardian(self) -> None:
-        if self._guardian is None:
-            return
-        if self._guardian.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self._guardian.stdin.write(b".\n")
-                self._guardian.stdin.close()
-        self._guardian.wait()
-        self._guardian = None
+        self.guard.remove(child.process.pid)
 
 
 def last_lines(log: Path, count: int = SHOWN_LINES) -> list[str]:

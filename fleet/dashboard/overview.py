@@ -12,7 +12,7 @@ from compression_jobs.models import Job
 from fleet.dashboard import words
 from fleet.inventory.models import Device
 from fleet.registry.models import CheckState, Model, ModelVersion
-from fleet.rollouts.models import Delivery, Rollout
+from fleet.rollouts.models import Delivery, Experiment, Rollout
 from fleet.telemetry.models import Alert
 
 MAX_TILES = 600
@@ -62,7 +62,7 @@ def fleet(now: datetime) -> tuple[dict[str, list[Tile]], dict[str, int], int]:
 
 def needs(now: datetime) -> list[Need]:
     """Everything that waits for a person, newest first."""
-    found = [*_rollouts(), *_alerts(), *_failed_jobs(now), *_refused_uploads(now)]
+    found = [*_rollouts(), *_experiments(), *_alerts(), *_failed_jobs(now), *_refused_uploads(now)]
     return sorted(found, key=lambda need: need.at, reverse=True)
 
 
@@ -72,6 +72,17 @@ def _rollouts() -> list[Need]:
     return [
         Need(r.state, f"Rollout of {r} is {words.label(r.state)}. {words.sentence(r.reason)}".strip(), reverse("dashboard:rollout", args=[r.pk]), verbs[r.state], r.created_at)
         for r in waiting
+    ]  # fmt: skip
+
+
+def _experiments() -> list[Need]:
+    states = (Experiment.State.DECIDED, Experiment.State.UNDECIDED)
+    ended = Experiment.objects.filter(state__in=states).select_related(
+        "version_a__model", "version_b__model", "group"
+    )[:20]
+    return [
+        Need(e.state, f"{e}: {words.sentence(e.reason)}", reverse("dashboard:experiment", args=[e.pk]), "Decide", e.finished_at or e.created_at)
+        for e in ended
     ]  # fmt: skip
 
 

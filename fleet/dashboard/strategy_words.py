@@ -70,6 +70,8 @@ def _rate(rate: Rate | None) -> str:
 
 def _in_time(rules: Strategy) -> list[Row]:
     steps = [f"{state} {seconds} s" for state, seconds in rules.step_timeouts.by_state().items()]
+    if rules.step_timeouts.consent is not None:
+        steps.append(f"owner's answer {rules.step_timeouts.consent} s")
     retry, tries = rules.retry, ""
     if retry.attempts > 1:
         tries = (

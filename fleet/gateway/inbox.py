@@ -20,7 +20,7 @@ from fleet.gateway.broker import Arrival
 from fleet.inventory import sightings
 from fleet.inventory.models import Device
 from fleet.registry import offers
-from fleet.rollouts import outcomes
+from fleet.rollouts import consents, outcomes
 from fleet.telemetry import ingest
 
 BATCH_MESSAGES = 200
@@ -172,7 +172,8 @@ def _apply_one(device: Device, one: Received, now: datetime) -> None:
 def _apply_status(device: Device, message: dict[str, Any], now: datetime) -> None:
     kind = message["kind"]
     if kind == protocol.STATUS_ANSWER:
-        sightings.apply_answer(device, message, now)
+        if sightings.apply_answer(device, message, now):
+            consents.heard(device, message, now)
     elif kind == protocol.STATUS_MISSING:
         if not offers.ask_again(message["blob"], message["chunk_bytes"], message["chunks"], now):
             logger.warning("%s misses chunks of %.16s, which nobody offers", device, message["blob"])

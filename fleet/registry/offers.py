@@ -40,6 +40,12 @@ def blobs_of(artifact: Artifact) -> list[tuple[str, int]]:
     return found
 
 
+def bytes_to_install(artifact: Artifact) -> int:
+    """Everything that a device reads to install an artifact: itself as coded, its self-test, signature and indexes."""
+    by_https = artifact.transport_bytes if goes_by_https(artifact) else 0
+    return by_https + sum(size for _, size in blobs_of(artifact))
+
+
 def goes_by_https(artifact: Artifact) -> bool:
     """Whether the artifact is too large for the broker, so that its manifest carries a URL."""
     return bool(artifact.transport_bytes > settings.BLOB_MQTT_MAX_BYTES)

@@ -25,6 +25,7 @@ class Waiting:
     consent: str = ""
     not_before: datetime | None = None
     byte_budget: int | None = None
+    at_work: bool = False  # for another app
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ class _Desk:
             return "for a later try, or for the night"
         if each.consent == _UNANSWERED:
             return "for the consent of the owner"
+        if each.at_work:
+            return "for another app of the device"
         return self._closed(each.zone) or self._over_budget(each)
 
     def spend(self, each: Waiting) -> None:

@@ -92,6 +92,10 @@ class RolloutOut(Schema):
     version: Annotated[int, Field(alias="version.number")]
     group: Annotated[str, Field(alias="group.slug")]
     app: str
+    experiment: Annotated[
+        int | None, Field(alias="experiment_id", description="The experiment that it is one half of.")
+    ]
+    side: str
     state: str
     reason: str
     strategy: dict[str, Any]

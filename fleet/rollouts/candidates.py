@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from fleet.inventory import services as inventory
 from fleet.inventory.labels import facts_of
 from fleet.inventory.models import Device, DeviceApp
+from fleet.registry import offers as blobs
 from fleet.registry.models import Artifact, LatencyFactor, ModelVersion
 from fleet.rollouts import planning
 from fleet.rollouts.choice import Offer, Room
@@ -69,6 +70,7 @@ class Reader:
             version=runs.version.number if runs is not None and ours else 0,
             # In the shadow the present artifact stays, and gives nothing back.
             room=room_of(device, None if self.strategy.trial.shadow else runs),
+            asks=device.hello.get("asks") is True,
             busy_with=busy_with,
             busy_priority=priority,
             recalled=recalled.get(device.target.slug, ""),
@@ -143,7 +145,7 @@ def _offer(artifact: Artifact, factors: Mapping[int, float]) -> Offer:
         artifact.pk,
         artifact.sha256,
         artifact.bytes,
-        artifact.transport_bytes,
+        blobs.bytes_to_install(artifact),
         _peak(artifact),
         _latency(artifact, factors),
         test.get("value"),

@@ -12,7 +12,7 @@ class Offer:
     artifact: int
     sha256: str
     bytes: int
-    transport_bytes: int
+    transport_bytes: int  # all that is read over the air to install it
     peak_ram_bytes: int | None = None
     latency_us: int | None = None  # expected on the target, from the field or estimated
     accuracy: float | None = None

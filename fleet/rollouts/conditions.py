@@ -135,10 +135,14 @@ class StepTimeouts(BaseModel):
     downloading: int | None = Field(None, ge=1, le=30 * DAY_S)
     verifying: int | None = Field(None, ge=1, le=DAY_S)
     testing: int | None = Field(None, ge=1, le=DAY_S)
+    consent: int | None = Field(
+        None, ge=1, le=30 * DAY_S, description="For the answer of an owner who is asked; empty: 30 days."
+    )
 
     def by_state(self) -> dict[str, int]:
-        """Those that are set, by state."""
-        return {state: seconds for state, seconds in self.model_dump().items() if seconds is not None}
+        """Those that are set, by state of a delivery at work."""
+        found = self.model_dump(exclude={"consent"})
+        return {state: seconds for state, seconds in found.items() if seconds is not None}
 
 
 class Retry(BaseModel):

@@ -14,9 +14,9 @@ from fleet.inventory.models import Device, DeviceApp
 from fleet.rollouts import eligibility, intents, states, strategy
 from fleet.rollouts.models import Delivery, Rollout, Wave
 
-OFFERED_AT_ONCE = 200
+OFFERED_AT_ONCE = 100
 # A tick ends well within its time limit; what is left over comes with the next one, a second later.
-MOST_A_TICK = 400
+MOST_A_TICK = 200
 MAX_HISTORY = 60
 
 State = Delivery.State
@@ -155,12 +155,24 @@ def time_out(rollout: Rollout, now: datetime) -> int:
     late |= Q(state=State.PENDING, wave__started_at__lte=now - forgotten, changed_at__lte=now - forgotten)
     for state, seconds in steps.items():
         late |= Q(state=state, changed_at__lte=now - timedelta(seconds=seconds))
+    unanswered = rules.step_timeouts.consent
+    if unanswered is not None:
+        asked = Q(state=State.PENDING, consent=Delivery.Consent.WANTED)
+        late |= asked & Q(wave__started_at__lte=now - timedelta(seconds=unanswered))
     done = 0
     for delivery in rollout.deliveries.filter(late).select_related("device")[:MOST_A_TICK]:
-        limit = f"{min(whole, steps.get(delivery.state, whole))} s"
-        waited = f"{forgotten.days} days" if delivery.state == State.PENDING else limit
-        done += move(delivery, event, now, f"no end after {waited} in state {delivery.state}")
+        done += move(delivery, event, now, _too_late(delivery, rules))
     return done
+
+
+def _too_late(delivery: Delivery, rules: strategy.Strategy) -> str:
+    if delivery.state != State.PENDING:
+        whole = rules.delivery_timeout_s
+        limit = min(whole, rules.step_timeouts.by_state().get(delivery.state, whole))
+        return f"no end after {limit} s in state {delivery.state}"
+    if delivery.consent == Delivery.Consent.WANTED and rules.step_timeouts.consent is not None:
+        return f"its owner did not answer within {rules.step_timeouts.consent} s"
+    return f"no end after {states.LIMITS[State.PENDING][0].days} days in state {delivery.state}"
 
 
 def end_for_lost_devices(rollout: Rollout, now: datetime) -> int:

@@ -12,8 +12,10 @@ from django.db.models import Exists, OuterRef, Q
 from fleet import events
 from fleet.errors import FleetError
 from fleet.rollouts import (
+    consents,
     deliveries,
     evidence,
+    field_evidence,
     gates,
     intents,
     joiners,
@@ -44,7 +46,7 @@ def tick(now: datetime) -> int:
             logger.exception("rollout %s could not be taken on", rollout.pk)
     with transaction.atomic():
         offering.forget(now)
-        return work + intents.renew(now)
+        return work + consents.take_back(now) + intents.renew(now)
 
 
 def _steps(rollout: Rollout, now: datetime) -> int:
@@ -192,6 +194,7 @@ def _watch(rollout: Rollout, wave: Wave, now: datetime) -> int:
         work = _look(rollout, wave, now, ended)
     if rollout.state != Rollout.State.RUNNING:
         return work
+    work += consents.ask(rollout, now)
     return work + offering.offer(rollout, installs, now, at_most=progress.next_part(rollout, wave))
 
 
@@ -211,7 +214,9 @@ def _has_soaked(rollout: Rollout, wave: Wave, now: datetime) -> bool:
 
 
 def _judge(rollout: Rollout, wave: Wave, now: datetime) -> int:
-    evidence.take_from_the_field(wave)
+    if field_evidence.take(wave) == field_evidence.AT_ONCE:
+        # Reading reports is slow: the rest comes with the next tick.
+        return deliveries.MOST_A_TICK
     verdict = _evaluate(rollout, wave, wave_is_over=True)
     if strategy.read(rollout.strategy).approve_waves and _others_wait(rollout, wave):
         verdict = gates.for_approval(verdict, wave.number + 1)

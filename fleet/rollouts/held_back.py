@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from django.db.models import Q
+
 from fleet.inventory.models import Device, DeviceApp
 from fleet.rollouts import changes, signals
 from fleet.rollouts.models import Delivery, Rollout
@@ -33,7 +35,8 @@ def _used(rollout: Rollout) -> set[str]:
 def _due(rollout: Rollout, target: int, fresh: int, unused: int) -> int:
     """How many of the unused ones are compared now: as large a share as `fresh` is of all that are still to come."""
     waiting = rollout.deliveries.filter(kind=Delivery.Kind.INSTALL, artifact__target=target)
-    left = waiting.exclude(state__in=Delivery.ENDS).count()
+    unread = Q(state=Delivery.State.SUCCEEDED) & ~Q(evidence__has_key="field")
+    left = waiting.filter(unread | ~Q(state__in=Delivery.ENDS)).count() - fresh
     return -(-unused * fresh // (fresh + left))
 
 

@@ -254,6 +254,9 @@ class Delivery(models.Model):
     zone = models.CharField(max_length=120, blank=True, help_text="Time zone of its maintenance windows.")
     byte_budget = models.BigIntegerField(null=True, blank=True, help_text="Bytes in any 24 hours.")
     consent = models.CharField(max_length=8, choices=Consent, blank=True)
+    question = models.UUIDField(
+        null=True, unique=True, help_text="The command that asks a person at the device for consent."
+    )
     not_before = models.DateTimeField(null=True, blank=True)
     tries = models.PositiveIntegerField(default=0, help_text="How often it was tried again on its own.")
     created_at = models.DateTimeField(auto_now_add=True)

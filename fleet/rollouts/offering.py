@@ -5,7 +5,9 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.db.models import QuerySet, Sum
 
-from fleet.rollouts import admission, deliveries, strategy
+from fleet.registry import offers as blobs
+from fleet.registry.models import Artifact
+from fleet.rollouts import admission, deliveries, states, strategy
 from fleet.rollouts.conditions import Rate
 from fleet.rollouts.models import Delivery, Rollout, Sending, Wave
 
@@ -20,7 +22,7 @@ def offer(rollout: Rollout, installs: QuerySet[Delivery], now: datetime, at_most
         # Two ticks at once would spend a budget or a minute's rate twice: one waits here, and counts again.
         list(_all_at_work().select_for_update().order_by("pk").values_list("pk"))
         most = _most(rollout, rules, now, at_most)
-        found = admission.admit(_waiting(installs), rules, _spent(now), now, most)
+        found = admission.admit(_waiting(rollout, installs), rules, _spent(now), now, most)
         keys = [each.key for each in found.chosen]
         done = deliveries.offer(installs.filter(pk__in=keys), now, at_most=len(keys)) if keys else 0
         Sending.objects.bulk_create(
@@ -35,7 +37,9 @@ def why_waiting(rollout: Rollout, now: datetime) -> str:
     if wave is None or rollout.state != Rollout.State.RUNNING:
         return ""
     installs = wave.deliveries.filter(kind=Delivery.Kind.INSTALL)
-    return admission.admit(_waiting(installs), strategy.read(rollout.strategy), _spent(now), now).sentence
+    return admission.admit(
+        _waiting(rollout, installs), strategy.read(rollout.strategy), _spent(now), now
+    ).sentence
 
 
 def forget(now: datetime) -> int:
@@ -47,21 +51,34 @@ def _all_at_work() -> QuerySet[Rollout]:
     return Rollout.objects.filter(state=Rollout.State.RUNNING)
 
 
-def _waiting(installs: QuerySet[Delivery]) -> list[admission.Waiting]:
-    rows = installs.filter(state=_State.PENDING).order_by("position", "pk")
+def _waiting(rollout: Rollout, installs: QuerySet[Delivery]) -> list[admission.Waiting]:
+    columns = ("pk", "device_id", "artifact_id", "site", "zone", "consent", "not_before", "byte_budget")
+    rows = list(
+        installs.filter(state=_State.PENDING).order_by("position", "pk").values_list(*columns, named=True)
+    )
+    artifacts = Artifact.objects.in_bulk({row.artifact_id for row in rows if row.artifact_id})
+    sizes = {pk: blobs.bytes_to_install(artifact) for pk, artifact in artifacts.items()}
+    taken = _at_work_elsewhere(rollout)
     return [
-        admission.Waiting(*row)
-        for row in rows.values_list(
-            "pk",
-            "device_id",
-            "artifact__transport_bytes",
-            "site",
-            "zone",
-            "consent",
-            "not_before",
-            "byte_budget",
+        admission.Waiting(
+            row.pk,
+            row.device_id,
+            sizes.get(row.artifact_id, 0),
+            row.site,
+            row.zone,
+            row.consent,
+            row.not_before,
+            row.byte_budget,
+            row.device_id in taken,
         )
+        for row in rows
     ]
+
+
+def _at_work_elsewhere(rollout: Rollout) -> set[int]:
+    """Devices that install something for another app: never two at once on a device."""
+    others = Delivery.objects.filter(state__in=states.ACTIVE).exclude(rollout__app=rollout.app)
+    return set(others.values_list("device_id", flat=True))
 
 
 def _spent(now: datetime) -> admission.Spent:

@@ -35,6 +35,7 @@ class Candidate:
     room: Room = field(default_factory=Room)
     busy_with: str = ""  # the rollout that is already at work on this app of this device
     busy_priority: int = 0
+    asks: bool = False  # the device itself says that a person there is asked
     recalled: str = ""  # why the artifact of its target may not be taken any more
 
     @property
@@ -242,7 +243,7 @@ class _Sorting:
             sum(step.transport_bytes for step in steps),
             site=candidate.site,
             zone=candidate.zone,
-            asks=self.strategy.ask_consent and candidate.facts.get("consent") == "ask",
+            asks=self.strategy.ask_consent and (candidate.asks or candidate.facts.get("consent") == "ask"),
             hops=tuple(step.artifact for step in steps[:-1]),
             bytes_per_day=budget,
             takes_from=candidate.busy_with,

@@ -7,13 +7,13 @@ for every look, however late reports are and however waves are cut.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from fleet.rollouts import betting
 from fleet.rollouts.betting import Array, Mask
-from fleet.rollouts.signals import BY_NAME, SIGNALS, Measure, Signal
+from fleet.rollouts.signals import BY_NAME, SIGNALS, Measure, Signal, held_back_name
 
 # Shares of alpha: all devices together, each target by itself, measured differences; only those in use count.
 WEIGHT_ALL, WEIGHT_TARGETS, WEIGHT_SIGNALS = 0.6, 0.15, 0.25
@@ -115,8 +115,15 @@ def judge(outcomes: Sequence[Outcome], claims: Claims) -> Judgement:
 
 
 def judged(tolerated: Mapping[str, float]) -> list[Signal]:
-    """The signals that a rollout looks at, in the order of the table."""
-    return [signal for signal in SIGNALS if signal.name in tolerated]
+    """The signals that a rollout looks at, in the order of the table.
+
+    Where devices held back show what changed everywhere, a device's change against itself only asks a person.
+    """
+    named = [signal for signal in SIGNALS if signal.name in tolerated]
+    return [
+        replace(signal, stops=signal.stops and held_back_name(signal.name) not in tolerated)
+        for signal in named
+    ]
 
 
 class _Seen:

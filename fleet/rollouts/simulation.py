@@ -97,7 +97,13 @@ class Simulated:
 
 
 def histogram(values: npt.NDArray[Any], bins: int = 20) -> list[tuple[float, float, int]]:
-    """(from, to, how many) in bins of one width."""
+    """(from, to, how many) in bins of one width; a bin of integers holds whole numbers, from the first to the last."""
+    if np.issubdtype(values.dtype, np.integer):
+        low, span = int(values.min()), int(np.ptp(values)) + 1
+        width = -(-span // bins)
+        starts = np.arange(low, low + span, width)
+        counts, _ = np.histogram(values, bins=[*starts, starts[-1] + width])
+        return [(float(a), float(a + width - 1), int(n)) for n, a in zip(counts, starts, strict=True)]
     counts, edges = np.histogram(values.astype(float), bins=bins)
     return [(float(a), float(b), int(n)) for n, a, b in zip(counts, edges, edges[1:], strict=False)]
 

@@ -106,7 +106,8 @@ class Strategy(BaseModel):
     approve_waves: bool = Field(False, description="Whether a person says yes before each further wave.")
     ask_consent: bool = Field(
         True,
-        description="Whether devices with the label `consent=ask` wait for their owner's 'now' or 'tonight'.",
+        description="Whether devices with the label `consent=ask`, or whose agent runs with --ask, wait for their "
+        "owner's 'now' or 'tonight': there, on the page of the rollout, or over the API.",
     )
     priority: int = Field(
         0,

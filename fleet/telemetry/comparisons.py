@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db.models import Q
+
 from device_agent.core.histogram import Histogram
 from fleet.telemetry.merging import latency_of, merge_counts
 from fleet.telemetry.models import Report, Rollup
 from fleet.telemetry.rollups import bucket_start
 
 # Older reports say how the device was in another season.
-LOOK_BACK = timedelta(days=14)
+LOOK_BACK = timedelta(days=3)
+_HOUR = timedelta(hours=1)
 AT_ONCE = 500
 
 
@@ -44,6 +47,7 @@ class Comparison:
 def compare(app: str, questions: Sequence[Question]) -> dict[int, Comparison]:
     """A comparison a device; the number of queries grows by one for every 500 devices, not for every device."""
     found: dict[int, Comparison] = {}
+    questions = sorted(questions, key=lambda question: question.since)
     for start in range(0, len(questions), AT_ONCE):
         some = questions[start : start + AT_ONCE]
         windows: dict[int, list[tuple[datetime, Any]]] = {}
@@ -56,8 +60,12 @@ def compare(app: str, questions: Sequence[Question]) -> dict[int, Comparison]:
 def _windows(app: str, questions: Sequence[Question]) -> Iterable[tuple[datetime, Rollup | Report]]:
     hashes = {sha for q in questions for sha in (q.before_sha256, q.after_sha256) if sha}
     scope = {"app": app, "device__in": [q.device for q in questions], "artifact_sha256__in": hashes}
-    oldest = bucket_start(min(q.since for q in questions) - LOOK_BACK, Rollup.Resolution.HOUR)
-    rollups = Rollup.objects.filter(resolution=Rollup.Resolution.MINUTE, start_at__gte=oldest, **scope)
+    times = sorted(bucket_start(q.since, Rollup.Resolution.HOUR) for q in questions)
+    oldest, first, last = times[0] - LOOK_BACK, times[0], times[-1] + _HOUR
+    # Minutes only around the moments themselves: a device that reports for days has thousands of them.
+    around = Q(resolution=Rollup.Resolution.MINUTE, start_at__gte=first, start_at__lt=last)
+    whole = Q(resolution=Rollup.Resolution.HOUR) & (Q(start_at__lt=first) | Q(start_at__gte=last))
+    rollups = Rollup.objects.filter(around | whole, start_at__gte=oldest, **scope)
     reports = Report.objects.filter(rolled_up=False, end_at__gte=oldest, **scope)
     for rollup in rollups.exclude(phase="shadow"):
         yield rollup.start_at, rollup

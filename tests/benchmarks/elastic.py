@@ -32,7 +32,7 @@ from tests.benchmarks import _digits
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 FIFTH = 0.375
-ALONE_STEPS, ELASTIC_STEPS = 600, 380
+ALONE_STEPS, ELASTIC_STEPS = 600, 350
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

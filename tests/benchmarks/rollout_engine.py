@@ -7,6 +7,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -49,7 +50,7 @@ def database() -> Iterator[str]:
 
 
 def measure(devices: int, ticks: int) -> dict[str, Any]:
-    """One rollout in one wave, offered as fast as it goes."""
+    """One rollout in one wave: offered as fast as it goes, answered by half of the devices, and then by all."""
     from fleet.rollouts import engine, preparation
     from fleet.rollouts.models import Delivery
 
@@ -61,25 +62,75 @@ def measure(devices: int, ticks: int) -> dict[str, Any]:
     began = time.perf_counter()
     engine.begin(rollout, NOW)
     laying_out = time.perf_counter() - began
-    seconds, queries = [], []
-    for tick in range(1, ticks + 1):
-        with counted() as found:
-            began = time.perf_counter()
-            engine.tick(NOW + timedelta(seconds=tick))
-            seconds.append(time.perf_counter() - began)
-        queries.append(len(found))
+    offering = [timed_tick(tick) for tick in range(1, ticks + 1)]
     offered = Delivery.objects.filter(rollout=rollout).exclude(offered_at=None).count()
+    looking = [answered_tick(rollout, share, ticks + n) for n, share in enumerate((0.5, 0.6, 0.7), 1)]
+    ending = [answered_tick(rollout, 1.0, ticks + 4)]
+    while rollout.state == "running":
+        ending.append(timed_tick(ticks + 4 + len(ending)))
+        rollout.refresh_from_db()
+    ended = rollout.state
     rollout.deliveries.update(state="cancelled")
     rollout.delete()
     return {
         "n_devices": plan.devices,
         "planning_s": round(planning, 3),
         "laying_out_s": round(laying_out, 3),
-        "tick_s": round(max(seconds), 3),
-        "queries": max(queries),
+        **worst("tick", offering),
+        **worst("look", looking),
+        **worst("judge", ending),
         "offered": offered,
+        "ended": ended,
         "n": ticks,
     }
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What one tick took: by the clock, of this process's CPU, and statements."""
+
+    seconds: float
+    cpu_seconds: float
+    queries: int
+
+
+def worst(name: str, ticks: list[Tick]) -> dict[str, Any]:
+    """The slowest of some ticks, and the most statements that one sent."""
+    return {
+        f"{name}_s": round(max(tick.seconds for tick in ticks), 3),
+        f"{name}_cpu_s": round(max(tick.cpu_seconds for tick in ticks), 3),
+        f"{name}_queries": max(tick.queries for tick in ticks),
+    }
+
+
+def timed_tick(second: int) -> Tick:
+    """One tick."""
+    from fleet.rollouts import engine
+
+    with counted() as found:
+        began, cpu = time.perf_counter(), time.process_time()
+        engine.tick(NOW + timedelta(seconds=second))
+        return Tick(time.perf_counter() - began, time.process_time() - cpu, len(found))
+
+
+def answered_tick(rollout: Any, share: float, second: int) -> Tick:
+    """The same, once a share of all devices has kept the version, with what their trials saw."""
+    answer(rollout, share, NOW + timedelta(seconds=second))
+    return timed_tick(second)
+
+
+def answer(rollout: Any, share: float, now: datetime) -> None:
+    """The first so many of the plan have gone all the way."""
+    steps = ("offered", "downloading", "verifying", "testing", "trial", "succeeded")
+    past = [{"state": state, "at": now.isoformat(), "reason": ""} for state in steps]
+    rollout.deliveries.filter(position__lte=share * rollout.deliveries.count()).update(
+        state="succeeded",
+        offered_at=NOW,
+        changed_at=now,
+        finished_at=now,
+        history=past,
+        evidence={"n": 50, "errors": 0, "labelled": 0, "correct": 0, "enough": True},
+    )
 
 
 def laid_in(devices: int) -> Any:
@@ -99,7 +150,7 @@ def laid_in(devices: int) -> Any:
     ]
     Device.objects.bulk_create(rows, batch_size=1000)
     group.members.set(rows)
-    given = {"waves": ["100%"], "paced": False}
+    given = {"waves": ["100%"], "paced": False, "soak_seconds": 0}
     return Rollout.objects.create(version=version, group=group, strategy=given, state="scheduled")
 
 

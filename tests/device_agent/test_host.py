@@ -4,7 +4,9 @@ import json
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
+import onnx
 import pytest
 
 from device_agent import config
@@ -119,3 +121,35 @@ def test_an_unknown_runtime_in_the_provisioning_is_one_sentence(state: Path) -> 
     config.save(state, provisioning(runtime="tflite-micro"))
     with pytest.raises(AgentError, match="runtime tflite-micro does not run on this agent"):
         open_host(state)
+
+
+def test_a_model_in_the_shadow_is_compared_on_the_same_inputs(state: Path, tmp_path: Path) -> None:
+    broker = Broker()
+    with hosted(state, broker) as agent:
+        server = Server(lambda topic, payload: broker.publish(topic, payload, retain=True), "pi-1", 256)
+        server.deliver(model(tmp_path), "raspberry-pi-4")
+        until("the model", lambda: agent.status()["apps"]["main"]["installed"])
+        before = agent.status()["apps"]["main"]["installed"]
+        other = onnx.load_from_string(model(tmp_path))
+        other.doc_string = "the same, but another file"
+        rules = {"min_inferences": 5, "min_labelled": 5, "max_seconds": 600, "shadow": True}
+        server.deliver(other.SerializeToString(), "raspberry-pi-4", rules)
+
+        def over() -> bool:
+            prediction, _ = agent.predict([0, 1, 0])
+            agent.label(prediction, "middle")
+            outcome = agent.status()["apps"]["main"]["outcome"]
+            return bool(outcome and outcome["delivery"] == "delivery-2")
+
+        until("the shadow's end", over)
+        assert agent.status()["apps"]["main"]["installed"] == before
+
+        def said() -> list[dict[str, Any]]:
+            heard = [json.loads(payload) for topic, payload in broker.seen if topic.endswith("/status")]
+            return [m for m in heard if m.get("delivery") == "delivery-2" and m["state"] == "succeeded"]
+
+        until("the comparison", said)
+        evidence = said()[0]["evidence"]
+        assert evidence["agreed"] == evidence["compared"] >= 5
+        assert evidence["correct"] == evidence["old_correct"] == evidence["labelled"] >= 5
+        assert min(evidence["old_us"], evidence["new_us"]) > 0

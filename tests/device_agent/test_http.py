@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from device_agent import http as agent_http
+from device_agent.core import protocol
 from device_agent.errors import AgentError
 from device_agent.host import Host
 from device_agent.runtimes.onnx import OnnxRuntime
@@ -108,7 +109,7 @@ def test_requests_that_cannot_be_answered_get_a_status_and_a_sentence(desk: Desk
         ("POST", "/label", {"prediction": "x", "y": 1}, 404, "unknown"),
         ("POST", "/label", {"prediction": prediction, "y": 77}, 400, "classes are 0 to 2"),
         ("POST", "/label", {"prediction": prediction + 1, "y": [1]}, 404, "unknown"),
-        ("GET", "/nothing", None, 404, "POST /predict, POST /label, GET /status"),
+        ("GET", "/nothing", None, 404, "POST /predict, POST /label, POST /consent, GET /status"),
         ("GET", "/predict", None, 405, "POST /predict"),
     ):
         got, answer = desk.ask(method, path, body)
@@ -117,6 +118,17 @@ def test_requests_that_cannot_be_answered_get_a_status_and_a_sentence(desk: Desk
     assert (
         desk.ask("GET", "/status")[1]["apps"]["main"]["errors"] == 0
     )  # none of these is the model's mistake
+
+
+def test_a_person_at_the_device_says_when_something_is_installed(desk: Desk) -> None:
+    assert desk.ask("POST", "/consent", {"answer": "now"}) == (404, {"error": "nothing waits for consent"})
+    args = {"delivery": "d1", "model": "digits", "version": 2, "bytes": 900}
+    command = {"id": "q1", "name": "consent", "app": "main", "args": args}
+    desk.broker.publish(protocol.device_topic("pi-1", "command"), protocol.encode(command))
+    until("the question", lambda: desk.ask("GET", "/status")[1]["asks"])
+    assert desk.ask("POST", "/consent", {"answer": "perhaps"})[0] == 400
+    assert desk.ask("POST", "/consent", {"answer": "tonight"}) == (200, {"consent": "tonight"})
+    assert desk.ask("GET", "/status")[1]["asks"] == {}
 
 
 def test_a_body_that_is_too_large_or_of_unknown_size_is_not_read(desk: Desk) -> None:

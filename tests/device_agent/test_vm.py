@@ -18,7 +18,8 @@ from tests.device_agent.transports.test_paho import peer
 from tests.device_agent.transports.test_umqtt import Authority, Mosquitto
 from tests.services import free_port, until
 
-HEAP_KB = 192  # of the whole process, the agent's code included
+HEAP_KB = 128  # of the whole process, the agent's code included
+SHADOW_KB = 64  # a second model beside the one that answers
 TLS_KB = 96  # record buffers of both directions, certificates and keys, in 64-bit words
 KB = 1024
 AGENT = ROOT / "device_agent"
@@ -112,6 +113,34 @@ def test_a_300_kb_plan_is_installed_tried_committed_and_reported(
     deliver(fleet, broker.config(), code, tmp_path, HEAP_KB)
 
 
+def test_a_plan_in_the_shadow_is_compared_with_the_one_that_answers(
+    broker: Broker, fleet: Fleet, code: Path, tmp_path: Path
+) -> None:
+    plan, other = board.dense_plan(), board.dense_plan(seed=2)
+    state, lines = tmp_path / "state", tmp_path / "rows.jsonl"
+    board.provision(state, broker.config())
+    board.write_rows(lines, plan)
+    fleet.server.deliver(plan, board.TARGET, None, "plan", board.self_test(plan, tmp_path))
+    rules = {
+        "min_inferences": 10,
+        "min_labelled": 5,
+        "accuracy_floor": 0.01,
+        "max_seconds": 60,
+        "shadow": True,
+    }
+    command = ["--state", str(state), "--rows", str(lines), "--rate", "50"]
+    with board.running(code, *command, heap=f"{HEAP_KB + SHADOW_KB}k"):
+        assert fleet.outcome()["state"] == "succeeded"
+        fleet.said.clear()
+        fleet.server.deliver(other, board.TARGET, rules, "plan", board.self_test(other, tmp_path))
+        outcome = fleet.outcome()
+    assert (outcome["state"], outcome["shadow"]) == ("succeeded", True), outcome
+    evidence = outcome["evidence"]
+    assert evidence["compared"] >= 10
+    assert evidence["agreed"] < evidence["compared"]
+    assert evidence["old_correct"] == evidence["labelled"] >= 5 > evidence["correct"]
+
+
 def test_the_same_by_mosquitto_over_tls_with_a_client_certificate(code: Path, tmp_path: Path) -> None:
     authority, plain_port = Authority(tmp_path), free_port()
     files = authority.server("right", "localhost")
@@ -126,7 +155,8 @@ def test_the_agent_is_small(broker: Broker, code: Path, tmp_path: Path) -> None:
     folder = tmp_path / "rp2040"
     compile_agent(folder, board.TARGET)
     found = sizes(folder)
-    assert found["core"] <= 48 * KB, found
+    assert found["core"] <= 24 * KB, found
+    assert found["core"] + found["steps"] <= 48 * KB, found
     assert found["interpreter"] <= 16 * KB, found
     board.provision(tmp_path / "state", broker.config())
     script = tmp_path / "measure.py"

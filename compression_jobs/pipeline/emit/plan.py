@@ -25,8 +25,9 @@ from compression_jobs.pipeline.graph.quant_softmax import (
 )
 from compression_jobs.pipeline.graph.quant_tables import table
 from compression_jobs.pipeline.graph.quant_windows import kernel_of
+from device_agent.runtimes.plan import kinds
 from device_agent.runtimes.plan import layout as p
-from device_agent.runtimes.plan.words import WORDS
+from device_agent.runtimes.plan.words import AXES, WORDS
 
 UNSIGNED = 128  # stored bytes are the int8 value plus this
 
@@ -49,8 +50,8 @@ def _problems_of(graph: q.QuantGraph, op: q.Op) -> list[str]:
         return [f"{op.name}: {type(op).__name__} is not in the micropython operator table ({names})"]
     if isinstance(op, q.Softmax) and graph.tensor_of(op).shape[-1] > p.SOFTMAX_WIDTH:
         return [f"{op.name}: softmax over more than {p.SOFTMAX_WIDTH} values leaves 32-bit arithmetic"]
-    if isinstance(op, q.Transpose | q.Mul) and len(graph.output_of(op).shape) > p.AXES:
-        return [f"{op.name}: more than {p.AXES} axes"]
+    if isinstance(op, q.Transpose | q.Mul) and len(graph.output_of(op).shape) > AXES:
+        return [f"{op.name}: more than {AXES} axes"]
     return []
 
 
@@ -135,7 +136,7 @@ def _convolution(writer: _Writer, op: q.Conv | q.DepthwiseConv) -> None:
     values, direct = op.weights.values, is_direct(op)
     matrix = values[0].reshape(-1, values.shape[3]).T if depthwise else values.reshape(len(values), -1)
     writer.add(
-        p.CONVOLVE,
+        kinds.CONVOLVE,
         **_weighted(writer, op, matrix, 4 if depthwise else p.GROUP),
         **_window(writer.graph, op, kernel_of(op), op.stride),
         dilation_h=op.dilation[0],
@@ -160,7 +161,7 @@ def _dense(writer: _Writer, op: q.FullyConnected) -> None:
     rows = writer.graph.tensor_of(op).size // inputs
     ones = ("in_w", "out_w", "k_h", "k_w", "stride_h", "stride_w", "dilation_h", "dilation_w", "direct")
     writer.add(
-        p.CONVOLVE,
+        kinds.CONVOLVE,
         **_weighted(writer, op, op.weights.values, p.GROUP),
         **dict.fromkeys(ones, 1),
         **dict.fromkeys(("pad_top", "pad_left", "scratch", "times"), 0),
@@ -201,7 +202,7 @@ def _rescale(writer: _Writer, op: q.Op, **words: int) -> None:
         "first": 2,
         "combine": 0,
     }
-    writer.add(p.RESCALE, **places, **zeros, **(unused | words))
+    writer.add(kinds.RESCALE, **places, **zeros, **(unused | words))
 
 
 def _add(writer: _Writer, op: q.Add | q.Sub) -> None:
@@ -247,7 +248,7 @@ def _mean_multiplier(graph: q.QuantGraph, op: q.Mean) -> tuple[int, int]:
 
 def _pool(writer: _Writer, op: q.Pool) -> None:
     writer.add(
-        p.POOL,
+        kinds.POOL,
         **_places(writer, op),
         **_window(writer.graph, op, op.kernel, op.stride),
         pad_top=op.padding[0],
@@ -265,7 +266,7 @@ def _softmax(writer: _Writer, op: q.Softmax) -> None:
         "width": width,
         "weights": writer.store(struct.pack(f"<{p.SOFTMAX_TABLE}I", *constants)),
     }
-    writer.add(p.SOFTMAX, **_places(writer, op), **words)
+    writer.add(kinds.SOFTMAX, **_places(writer, op), **words)
 
 
 # --- operators that only move bytes ----------------------------------------------------------------
@@ -273,12 +274,12 @@ def _softmax(writer: _Writer, op: q.Softmax) -> None:
 
 def _move(writer: _Writer, source: int, target: int, sizes: Any, **words: int) -> None:
     """Bytes from packed to packed, unless steps are given; sizes and steps of up to four axes."""
-    sizes = [1] * (p.AXES - len(sizes)) + [int(size) for size in sizes]
-    packed = [int(np.prod(sizes[axis + 1 :])) for axis in range(p.AXES)]
+    sizes = [1] * (AXES - len(sizes)) + [int(size) for size in sizes]
+    packed = [int(np.prod(sizes[axis + 1 :])) for axis in range(AXES)]
     steps = {f"{side}{axis}": packed[axis] for side in "st" for axis in range(4 if side == "s" else 3)}
     plain = {"keep": 255, "flip": 0, "tabled": 0, "weights": 0}
     shape = {f"n{axis}": size for axis, size in enumerate(sizes)}
-    writer.add(p.MOVE, source=source, target=target, **(shape | steps | plain | words))
+    writer.add(kinds.MOVE, source=source, target=target, **(shape | steps | plain | words))
 
 
 def _look_up(writer: _Writer, op: q.LookUp) -> None:
@@ -328,7 +329,7 @@ def _transpose(writer: _Writer, op: q.Transpose) -> None:
 
 def _gather(writer: _Writer, source: int, target: int, sizes: Any, steps: list[int]) -> None:
     """Packed bytes from bytes that lie `steps` apart on each axis."""
-    four = [0] * (p.AXES - len(steps)) + steps
+    four = [0] * (AXES - len(steps)) + steps
     _move(writer, source, target, sizes, **{f"s{axis}": step for axis, step in enumerate(four)})
 
 

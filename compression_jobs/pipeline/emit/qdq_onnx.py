@@ -319,11 +319,12 @@ def _island(writer: _Writer, op: q.Island) -> None:
     for place, each in enumerate(op.nodes):
         node = copy_of(each)
         node.input[:] = [known[name] if name else "" for name in each.input]
-        node.output[:] = [f"{op.output}:float:{place}"]
+        real = f"{op.output}:float:{place}"
+        node.output[:] = [real if name else "" for name in each.output]
         node.name = ""
         writer.nodes.append(node)
-        known[each.output[0]] = node.output[0]
-    writer.give(known[op.nodes[-1].output[0]], op.output, "own")
+        known |= {name: real for name in each.output if name}
+    writer.give(real, op.output, "own")
 
 
 def _order_of(writer: _Writer, op: q.Op) -> Order:

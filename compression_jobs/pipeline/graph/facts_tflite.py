@@ -18,7 +18,8 @@ IDENTIFIER = b"TFL3"
 MAX_SUBGRAPHS = 16
 MAX_EDGES = 64
 DAMAGED = "the .tflite file is damaged"
-CONTROL_FLOW = ("IF", "WHILE", "CALL", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_CASE")
+CONTROL_FLOW = ("IF", "WHILE", "CALL", "STABLEHLO_WHILE", "STABLEHLO_CASE")
+STATE = ("CALL_ONCE", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
 NAMES_OF_TYPES = {value: name.lower() for name, value in vars(schema.TensorType).items() if name.isupper()}
 NAMES_OF_OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
 
@@ -159,12 +160,15 @@ def _operator(model: Any, operator: Any) -> OperatorFacts:
 
 def _refuse_unusable(operators: list[OperatorFacts]) -> None:
     ops = sorted({operator.op for operator in operators})
-    refuse_all(
-        [f"{op}: custom operator" for op in ops if op.startswith("CUSTOM")], "use built-in operators only"
-    )
-    refuse_all(
-        [f"{op}: control flow" for op in ops if op in CONTROL_FLOW], "convert the model for one fixed path"
-    )
+    obstacles = {
+        "use built-in operators only": [f"{op}: custom operator" for op in ops if op.startswith("CUSTOM")],
+        "convert the model for one fixed path": [f"{op}: control flow" for op in ops if op in CONTROL_FLOW],
+        "convert its form that is not streaming and reads a whole window at once": [
+            f"{op}: keeps a state from one call to the next" for op in ops if op in STATE
+        ],
+    }
+    problems = [problem for found in obstacles.values() for problem in found]
+    refuse_all(problems, "; ".join(remedy for remedy, found in obstacles.items() if found))
 
 
 def _macs(operator: OperatorFacts, tensors: list[TensorFacts]) -> int:

@@ -49,7 +49,7 @@ def _imported(model: TfliteModel) -> q.QuantGraph:
     refuse_all(problems, REMEDY)
     graph = importer.graph
     refuse_all([*shape_problems(graph), *graph.problems()], "convert the model again")
-    if not graph.ops:
+    if not graph.ops or not graph.outputs:
         raise Refused("the model computes nothing", remedy=REMEDY)
     return graph
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper, shape_inference
 
 FREE = -1
+ABOUT_VALUES = ("_values", "shapes", "dtypes")
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -39,11 +40,14 @@ class Graph:
 
     def changed(self) -> None:
         """Forget everything derived from the model."""
-        self.__dict__.pop("initializers", None)
+        self._forget("initializers")
         self._nodes_changed()
 
     def _nodes_changed(self) -> None:
-        for name in ("producers", "consumers", "_values", "_names"):
+        self._forget("producers", "consumers", "_names", *ABOUT_VALUES)
+
+    def _forget(self, *names: str) -> None:
+        for name in names:
             self.__dict__.pop(name, None)
 
     @property
@@ -71,12 +75,12 @@ class Graph:
         ports = [port_of(value) for value in self.model.graph.output]
         return [self._values.get(port.name, port) for port in ports]
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, Shape]:
         """The static shape of every tensor; tensors with a free dimension are left out."""
         return {name: port.shape for name, port in self._values.items() if FREE not in port.shape}
 
-    @property
+    @cached_property
     def dtypes(self) -> dict[str, str]:
         """The element type of every tensor whose type is known, in NumPy's words."""
         return {name: port.dtype for name, port in self._values.items()}
@@ -146,23 +150,31 @@ class Graph:
 
     def set_initializer(self, name: str, array: Array) -> None:
         """Add a constant, or replace the one of that name."""
-        fresh = numpy_helper.from_array(np.array(array, order="C"), name)
-        for tensor in self.model.graph.initializer:
-            if tensor.name == name:
-                tensor.CopyFrom(fresh)
-                self.changed()
-                return
-        self.model.graph.initializer.append(fresh)
-        # Decoding all weights anew for each one added would take quadratic time.
-        if "initializers" in self.__dict__:
-            self.initializers[name] = numpy_helper.to_array(fresh)
-        self.__dict__.pop("_values", None)
+        self._store(name, array)
+        self._forget(*ABOUT_VALUES)
 
     def add_initializer(self, base: str, array: Array) -> str:
         """Add a constant under a fresh name like `base`, and return that name."""
         name = self.fresh_name(base)
-        self.set_initializer(name, array)
+        stored = self._store(name, array)
+        # Nothing reads it yet, so no other shape can change; inferring all anew would take quadratic time.
+        port = Port(name, dtype_name(stored.data_type), tuple(stored.dims))
+        for derived, fact in zip(ABOUT_VALUES, (port, port.shape, port.dtype), strict=True):
+            if derived in self.__dict__:
+                self.__dict__[derived][name] = fact
         return name
+
+    def _store(self, name: str, array: Array) -> TensorProto:
+        fresh = numpy_helper.from_array(np.array(array, order="C"), name)
+        if name in self.initializers:
+            stored = next(tensor for tensor in self.model.graph.initializer if tensor.name == name)
+            stored.CopyFrom(fresh)
+        else:
+            self.model.graph.initializer.append(fresh)
+        # Decoding all weights anew for each one added would take quadratic time.
+        self.initializers[name] = numpy_helper.to_array(fresh)
+        self.initializers[name].setflags(write=False)
+        return fresh
 
     def set_nodes(self, nodes: Iterable[NodeProto]) -> None:
         """Make `nodes` the operators of the model; the caller keeps them in running order."""

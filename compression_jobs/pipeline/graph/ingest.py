@@ -50,6 +50,7 @@ REWRITES: tuple[Rewrite, ...] = (
     scalers.plain_scalers,
     structure.remove_identities,
     structure.remove_dead,
+    structure.drop_unread_results,
     layers.explicit_windows,
     layers.fold_pads,
     layers.dense_layers,

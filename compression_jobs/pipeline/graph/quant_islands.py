@@ -20,7 +20,7 @@ LEFT = "the recipe leaves it in float"
 def possible(graph: Graph, node: NodeProto) -> bool:
     """Whether the node reads and makes real numbers of known shape only, so that int8 can lie around it."""
     computed = _computed(graph, node)
-    made = [name for name in node.output if name]
+    made = results(node)
     known = all(graph.dtypes.get(name) == "float32" and name in graph.shapes for name in [*computed, *made])
     return known and len(made) == 1 and bool(computed) and node.domain in ("", "ai.onnx")
 
@@ -29,9 +29,9 @@ def add(builder: Builder, node: NodeProto, reason: str) -> None:
     """Append the node as an island; raises UnsupportedError where int8 cannot lie around it."""
     if not possible(builder.graph, node):
         raise UnsupportedError(reason)
-    names = _computed(builder.graph, node)
+    (made,), names = results(node), _computed(builder.graph, node)
     sources = tuple(builder.tensor(name, "onnx").name for name in names)
-    target = builder.define(node.output[0], "onnx", builder.affine_of(node.output[0]))
+    target = builder.define(made, "onnx", builder.affine_of(made))
     constants = {
         name: builder.graph.initializers[name] for name in node.input if name in builder.graph.initializers
     }
@@ -46,7 +46,7 @@ def model_of(graph: q.QuantGraph, island: q.Island) -> bytes:
         for name, tensor in zip(island.names, island.inputs, strict=True)
     ]
     answer = helper.make_tensor_value_info(
-        island.nodes[-1].output[0], TensorProto.FLOAT, list(graph.output_of(island).shape)
+        results(island.nodes[-1])[0], TensorProto.FLOAT, list(graph.output_of(island).shape)
     )
     constants = [numpy_helper.from_array(np.array(array), name) for name, array in island.constants.items()]
     body = helper.make_graph(island.nodes, "island", ports, [answer], constants)
@@ -68,7 +68,9 @@ def _leads_only_to(graph: q.QuantGraph, earlier: q.Island, later: q.Island) -> b
     readers = [op for op in graph.ops if earlier.output in op.inputs]
     as_made = dict(zip(later.inputs, later.names, strict=True)).get(earlier.output)
     return (
-        readers == [later] and as_made == earlier.nodes[-1].output[0] and earlier.output not in graph.outputs
+        readers == [later]
+        and as_made == results(earlier.nodes[-1])[0]
+        and earlier.output not in graph.outputs
     )
 
 
@@ -106,6 +108,11 @@ def behind(graph: Graph, layers: Collection[str]) -> set[str]:
             if node.name in layers or node.op_type not in LAYERS:
                 float_tensors.update(node.output)
     return found
+
+
+def results(node: NodeProto) -> list[str]:
+    """The results of a node that have a name; optional ones may be left out."""
+    return [str(name) for name in node.output if name]
 
 
 def _computed(graph: Graph, node: NodeProto) -> list[str]:

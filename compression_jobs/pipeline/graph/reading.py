@@ -87,6 +87,11 @@ def _state_output_shapes(model: ModelProto) -> None:
     """Some exporters leave out the shapes of outputs, which onnxruntime accepts and the checker does not."""
     if not all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
         inferred = onnx.shape_inference.infer_shapes(model)
+        shapeless = [v.name for v in inferred.graph.output if not v.type.tensor_type.HasField("shape")]
+        refuse_all(
+            [f"output {name}: no shape is stated and none can be inferred" for name in shapeless],
+            "export the model again, with shapes",
+        )
         del model.graph.output[:]
         model.graph.output.extend(inferred.graph.output)
 
@@ -135,11 +140,39 @@ def _check_structure(model: ModelProto) -> None:
         "export with standard ONNX operators only": [
             f"{describe(n)}: operator of the custom domain {n.domain!r}" for n in nodes if not _is_standard(n)
         ],
+        "export with an opset that has these operators": _unknown_operators(model),
+        "export the model whole": _dangling(model),
     }
     problems = [problem for found in obstacles.values() for problem in found]
     refuse_all(problems, "; ".join(remedy for remedy, found in obstacles.items() if found))
     for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
-        elements([max(dim.dim_value, 0) for dim in value.type.tensor_type.shape.dim], value.name)
+        elements([max(dim.dim_value, 1) for dim in value.type.tensor_type.shape.dim], value.name)
+
+
+def _unknown_operators(model: ModelProto) -> list[str]:
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    return [
+        f"{describe(node)}: there is no such operator in opset {versions.get(node.domain, 0)}"
+        for node in model.graph.node
+        if _is_standard(node) and not _is_known(node, versions.get(node.domain, 0))
+    ]
+
+
+def _dangling(model: ModelProto) -> list[str]:
+    graph = model.graph
+    known = {value.name for value in (*graph.input, *graph.initializer)} | {""}
+    known.update(tensor.values.name for tensor in graph.sparse_initializer)
+    known.update(name for node in graph.node for name in node.output)
+    return [
+        f"{describe(node)}: reads {name!r}, which nothing makes"
+        for node in graph.node
+        for name in node.input
+        if name not in known
+    ]
+
+
+def _is_known(node: NodeProto, version: int) -> bool:
+    return version > 0 and onnx.defs.has(node.op_type, version, node.domain)
 
 
 def _check_opset(model: ModelProto) -> None:

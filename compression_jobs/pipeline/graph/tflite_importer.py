@@ -201,7 +201,7 @@ class Importer:
         """Constant weights and bias; a bias that is left out is zero."""
         stored, bias = self.stored(node, 1), self.stored(node, 2)
         if stored is None or stored.values is None or stored.dtype != "int8":
-            raise UnsupportedError("its weights are not constant int8")
+            raise UnsupportedError("its weights are not dense, constant int8")
         if not stored.scales.size or np.any(stored.zero_points != 0) or not np.all(_usable(stored.scales)):
             raise UnsupportedError(
                 "its weights are not symmetric: their zero points must be 0, their scales positive"

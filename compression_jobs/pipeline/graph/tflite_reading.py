@@ -113,7 +113,7 @@ def _stored(model: Any, tensor: Any, known: facts.TensorFacts) -> Stored:
 def _values(
     model: Any, tensor: Any, known: facts.TensorFacts, shape: tuple[int, ...]
 ) -> npt.NDArray[Any] | None:
-    if not known.constant or known.dtype not in DTYPES:
+    if not known.constant or known.dtype not in DTYPES or tensor.Sparsity() is not None:
         return None
     data = model.Buffers(tensor.Buffer()).DataAsNumpy()
     return np.frombuffer(data.tobytes(), DTYPES[known.dtype]).reshape(shape)

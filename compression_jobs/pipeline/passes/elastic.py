@@ -1,8 +1,8 @@
 """Once for all: one net whose sub-networks are all trained together, and the sub-networks taken out of it.
 
 Cai et al. 2020, "Once-for-All"; the sandwich rule (each step trains the largest, the smallest and two others) and
-distillation in place (the largest teaches the others): Yu & Huang 2019, "Universally Slimmable Networks". The cost
-does not depend on how many targets take a sub-network.
+distillation in place (the largest teaches the others, here together with the original): Yu & Huang 2019, "Universally
+Slimmable Networks". The cost does not depend on how many targets take a sub-network.
 """
 
 import torch
@@ -53,9 +53,10 @@ def train_together(net: Net, sizes: list[Size], trainer: Trainer, steps: int) ->
         x = trainer.x[rows]
         whole = net.values(x, [scores])[0]
         gradients_of(trainer.loss_of(net, whole, rows))
+        lesson = trainer.lesson(whole.detach(), rows)
         for place in _chosen(len(slices), trainer.chance):
             part = slices[place]
-            gradients_of(trainer.loss_of(net, part.answer(x), rows, whole.detach()))
+            gradients_of(trainer.loss_of(net, part.answer(x), rows, lesson))
 
     trainer.train_with(net, steps, gradients)
 

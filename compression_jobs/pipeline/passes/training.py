@@ -119,6 +119,15 @@ class Trainer:
             taught = self.units.inside(self._taught[rows])
         return self._objective(net).loss(scores, self.units.inside(self._truth[rows]), taught)
 
+    def lesson(self, scores: Tensor, rows: Tensor) -> Tensor:
+        """What sub-networks learn from: the whole net's scores of this moment, averaged with the teacher's if it has one.
+
+        The whole net alone (Yu & Huang 2019) is an unsteady teacher as long as it learns itself.
+        """
+        if self._taught is None:
+            return scores
+        return (scores + self.units.inside(self._taught[rows])) / 2
+
     def loss_on(self, net: Net, split: str) -> float:
         """The mean loss on labels of a split, not trained on."""
         x, y = self._rows(split)

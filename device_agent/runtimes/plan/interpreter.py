@@ -1,9 +1,10 @@
 """Runs plans on MicroPython: header read once, one arena, weights in RAM or streamed a tile at a time from flash."""
 
 import gc
+import sys
 from array import array
 
-from device_agent.runtimes.plan import layout
+from device_agent.runtimes.plan import kinds
 
 # Left free when choosing between weights in RAM and streaming: the agent needs heap of its own.
 RESERVE_BYTES = 48 * 1024
@@ -36,14 +37,14 @@ class Plan:
             raise
 
     def _load(self, file, stream) -> None:  # type: ignore[no-untyped-def]
-        arena, self._start, size, self.inputs, self.outputs, operators = layout.read(file)
+        arena, self._start, size, self.inputs, self.outputs, operators = _read(file)
         gc.collect()
         self.arena_bytes = arena
         self._arena = bytearray(arena)
         weights = None if stream else self._read_weights(size, stream is None)
         self.streams = weights is None
         if weights is None:
-            rows = [words[21] for kind, words in operators if kind == layout.CONVOLVE]
+            rows = [words[21] for kind, words in operators if kind == kinds.CONVOLVE]
             self._tile = bytearray(max(rows + [TILE_BYTES]))
         else:
             file.close()
@@ -66,7 +67,7 @@ class Plan:
 
     def _part(self, weights, kind: int, words):  # type: ignore[no-untyped-def]
         """The constants of an operator: None when they are streamed, anything when it has none."""
-        if kind == layout.RESCALE or kind == layout.POOL or (kind == layout.MOVE and not words[15]):
+        if kind == kinds.RESCALE or kind == kinds.POOL or (kind == kinds.MOVE and not words[15]):
             return self._arena
         if weights is None:
             return None
@@ -92,13 +93,13 @@ class Plan:
             data = inputs[i] if isinstance(inputs, _MANY) else inputs
             kernels.move(data, arena, arena, self._edges[i])
         for kind, words, constants in self._operators:
-            if kind == layout.CONVOLVE:
+            if kind == kinds.CONVOLVE:
                 self._convolve(words, constants)
-            elif kind == layout.RESCALE:
+            elif kind == kinds.RESCALE:
                 kernels.rescale(arena, arena, 0, words)
-            elif kind == layout.POOL:
+            elif kind == kinds.POOL:
                 kernels.pool(arena, arena, 0, words)
-            elif kind == layout.MOVE:
+            elif kind == kinds.MOVE:
                 kernels.move(arena, arena, self._fetch(words[16]) if constants is None else constants, words)
             else:
                 kernels.softmax(arena, self._fetch(words[4]) if constants is None else constants, words)
@@ -124,6 +125,15 @@ class Plan:
         return self._tile
 
 
+def _read(file) -> tuple:  # type: ignore[no-untyped-def, type-arg]
+    """What the file says; the code for that is needed once a model, so it is forgotten at once."""
+    from device_agent.runtimes import plan
+    from device_agent.runtimes.plan import layout
+
+    del plan.layout, sys.modules[layout.__name__]
+    return layout.read(file)
+
+
 def _kernels():  # type: ignore[no-untyped-def]
     """The kernels as machine code, or as bytecode where this port cannot run them."""
     try:
@@ -143,7 +153,7 @@ def _crossing(source: int, target: int, size: int) -> array:  # type: ignore[typ
 def _check(buffers, edges) -> None:  # type: ignore[no-untyped-def]
     many = isinstance(buffers, _MANY)
     if (len(buffers) if many else 1) != len(edges):
-        raise layout.PlanError("the plan takes %d buffers" % len(edges))
+        raise kinds.PlanError("the plan takes %d buffers" % len(edges))
     for i in range(len(edges)):
         if len(buffers[i] if many else buffers) != edges[i][1]:
-            raise layout.PlanError("a buffer has %d bytes, the plan takes %d" % (len(buffers), edges[i][1]))
+            raise kinds.PlanError("buffer %d is not of %d bytes" % (i, edges[i][1]))

@@ -15,6 +15,8 @@ Kernels are machine code without bounds: what `read` lets through cannot make th
 import struct
 from array import array
 
+from device_agent.runtimes.plan.kinds import PlanError
+
 MAGIC = b"TFPL"
 VERSION = 1
 HEADER = "<4sHHIIIHH"
@@ -25,8 +27,6 @@ OPERATOR = "<HH"
 # Kernels read whole groups of eight weights; the arena ends with room for the last one's overhang.
 GROUP = 8
 SLACK = 8
-# Tensors are moved along up to four axes.
-AXES = 4
 
 # A weighted operator has one row a channel: bias + 2^30 (never negative), multiplier, left shift * 64 + right shift,
 # then its weights in groups of eight, or of four for a depthwise convolution.
@@ -37,12 +37,8 @@ SOFTMAX_TABLE = 258
 # Sums of more exponentials would leave 31 bits.
 SOFTMAX_WIDTH = 4095
 
-CONVOLVE, RESCALE, POOL, MOVE, SOFTMAX = range(5)
-WORD_COUNTS = (26, 22, 15, 17, 5)
-
-
-class PlanError(ValueError):
-    """A file that is no plan, or buffers that do not fit one."""
+# In the order of the kinds.
+WORD_COUNTS = b"\x1a\x16\x0f\x11\x05"  # 26, 22, 15, 17, 5
 
 
 def read(file) -> tuple:  # type: ignore[no-untyped-def, type-arg]
@@ -61,7 +57,7 @@ def read(file) -> tuple:  # type: ignore[no-untyped-def, type-arg]
     if start + weights != size:
         raise PlanError("the plan has %d bytes, its header says %d" % (size, start + weights))
     if not inputs or not outputs or arena >> 31:
-        raise PlanError("the plan has no input, no output or too large an arena")
+        raise PlanError("the plan has no input or output, or a huge arena")
     edges = [_edge(file, arena) for _ in range(inputs + outputs)]
     operators = [_operator(file, arena, weights, i) for i in range(count)]
     return arena, start, weights, edges[:inputs], edges[inputs:], operators
@@ -71,14 +67,14 @@ def _edge(file, arena: int) -> tuple:  # type: ignore[no-untyped-def, type-arg]
     edge = struct.unpack(EDGE, _take(file, 16))
     # A scale is compared both ways round, because NaN is neither.
     if not edge[1] or edge[0] + edge[1] + SLACK > arena or edge[2] > 255 or not 0 < edge[3] < 1e38:
-        raise PlanError("an input or output lies outside the arena or has no scale")
+        raise PlanError("an input or output has no place or no scale")
     return edge
 
 
 def _operator(file, arena: int, weights: int, index: int) -> tuple:  # type: ignore[no-untyped-def, type-arg]
     kind, count = struct.unpack(OPERATOR, _take(file, 4))
     if kind >= len(WORD_COUNTS) or count != WORD_COUNTS[kind]:
-        raise PlanError("operator %d is of an unknown kind (%d, %d words)" % (index, kind, count))
+        raise PlanError("operator %d is of an unknown kind" % index)
     words = array("I", _take(file, 4 * count))
     places, constants = CHECKS[kind](words)
     start, size = constants
@@ -86,14 +82,14 @@ def _operator(file, arena: int, weights: int, index: int) -> tuple:  # type: ign
     for offset, bytes_ in places:
         good = good and bytes_ > 0 and offset + bytes_ + SLACK <= arena
     if not good:
-        raise PlanError("operator %d reaches outside the arena or the weights" % index)
+        raise PlanError("operator %d leaves the arena or the weights" % index)
     return kind, words
 
 
 def _take(file, size: int) -> bytes:  # type: ignore[no-untyped-def]
     data: bytes = file.read(size)
     if len(data) != size:
-        raise PlanError("the plan is cut short inside its operators")
+        raise PlanError("the plan is cut short")
     return data
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from device_agent.runtimes.plan import layout
+from device_agent.runtimes.plan import kinds, layout
 from device_agent.runtimes.plan.interpreter import TILE_BYTES
 from device_agent.runtimes.plan.words import WORDS
 
@@ -50,7 +50,7 @@ class Plan:
     @property
     def heap_bytes(self) -> int:
         """What a board's heap holds while the plan runs and its weights are streamed: arena, tile, words, buffers."""
-        rows = [words["row_bytes"] for kind, words in self._operators if kind == layout.CONVOLVE]
+        rows = [words["row_bytes"] for kind, words in self._operators if kind == kinds.CONVOLVE]
         operators = sum(OPERATOR_BYTES + 4 * len(words) for _, words in self._operators)
         buffers: int = sum(edge[1] for edge in self.inputs + self.outputs)
         tile: int = max([TILE_BYTES, *rows])
@@ -72,7 +72,7 @@ class Plan:
         for buffers, edges in ((given, self.inputs), (wanted, self.outputs)):
             sizes, takes = [memoryview(b).nbytes for b in buffers], [edge[1] for edge in edges]
             if sizes != takes:
-                raise layout.PlanError(f"the buffers have {sizes} bytes, the plan takes {takes}")
+                raise kinds.PlanError(f"the buffers have {sizes} bytes, the plan takes {takes}")
         answers = self.run_rows([np.frombuffer(data, np.int8)[np.newaxis] for data in given])
         for buffer, answer in zip(wanted, answers, strict=True):
             memoryview(buffer).cast("B")[:] = answer.tobytes()
@@ -88,9 +88,9 @@ class Plan:
 
 def _numbers(kind: int, w: Words) -> int:
     """How many numbers an operator has at hand for one row."""
-    if kind == layout.CONVOLVE:
+    if kind == kinds.CONVOLVE:
         return w["out_h"] * w["out_w"] * max(w["k_h"] * w["k_w"] * w["in_c"], w["out_c"])
-    if kind == layout.POOL:
+    if kind == kinds.POOL:
         return w["out_h"] * w["out_w"] * w["k_h"] * w["k_w"] * w["in_c"]
     return w.get("inner", 0) * w.get("count", 0) * w.get("outer", 0) + 1
 

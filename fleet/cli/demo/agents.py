@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from fleet.cli.demo import boards
+from fleet.cli.guard import Guard
 
 STOP_SECONDS = 10
 
@@ -59,6 +60,7 @@ class Devices:
     server: str
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
+    guard: Guard = field(default_factory=Guard)
 
     def state_folder(self, name: str) -> Path:
         """Where the agent of a device keeps its state."""
@@ -105,6 +107,7 @@ class Devices:
         process = self.children.pop(child)
         process.send_signal(signal.SIGKILL)
         process.wait()
+        self.guard.remove(process.pid)
 
     def exited(self) -> list[str]:
         """Children that ended without being asked to."""
@@ -117,6 +120,7 @@ class Devices:
         for process in self.children.values():
             end(process)
         self.children.clear()
+        self.guard.dismiss()
 
     def _enrol_board(self, name: str, token: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -145,6 +149,7 @@ class Devices:
             self.children[child] = subprocess.Popen(
                 command, cwd=folder, stdout=out, stderr=out, env=environment, start_new_session=True
             )
+        self.guard.add(self.children[child].pid)
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:

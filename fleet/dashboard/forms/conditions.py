@@ -54,7 +54,7 @@ class ConditionsForm(StyledForm):
     priority = number("Priority", "Takes devices from rollouts of a lower one. Empty: 0.", low=-100, high=100)
     approve_waves = forms.BooleanField(required=False, label="A person says yes before each further wave")
     ignore_consent = forms.BooleanField(
-        required=False, label="Owners are not asked, even where the label says consent=ask"
+        required=False, label="Owners are not asked, even where a device or its label says so"
     )
 
     paced = forms.ChoiceField(choices=PACES, required=False, label="Waves open in parts")
@@ -74,6 +74,7 @@ class ConditionsForm(StyledForm):
     timeout_downloading = number("Downloading (seconds)", "Empty: as the whole.")
     timeout_verifying = number("Verifying (seconds)", "Empty: as the whole.", high=DAY_S)
     timeout_testing = number("Self-test (seconds)", "Empty: as the whole.", high=DAY_S)
+    timeout_consent = number("Owner's answer (seconds)", "Empty: 30 days.")
     retry_attempts = number("Tries in all", "Of what failed or timed out. Empty: 1.", high=20)
     retry_first_wait_s = number("Wait before the second (seconds)", "Empty: 60.", high=DAY_S)
     retry_factor = factor("Each wait grows by", "Empty: doubles.")
@@ -94,7 +95,8 @@ class ConditionsForm(StyledForm):
         ),
         "Time-outs and further tries": (
             *("delivery_timeout_s", "timeout_offered", "timeout_downloading", "timeout_verifying"),
-            *("timeout_testing", "retry_attempts", "retry_first_wait_s", "retry_factor", "retry_most_wait_s"),
+            *("timeout_testing", "timeout_consent", "retry_attempts", "retry_first_wait_s"),
+            *("retry_factor", "retry_most_wait_s"),
         ),
     }
 
@@ -108,7 +110,9 @@ class ConditionsForm(StyledForm):
             "ask_consent": not data["ignore_consent"],
             "paced": {"yes": True, "no": False}.get(data["paced"]),
             "budgets": {name: data[name] for name in ("device_bytes_per_day", "site_bytes_per_day")},
-            "step_timeouts": self._given("timeout_", "offered", "downloading", "verifying", "testing"),
+            "step_timeouts": self._given(
+                "timeout_", "offered", "downloading", "verifying", "testing", "consent"
+            ),
             "retry": self._given("retry_", "attempts", "first_wait_s", "factor", "most_wait_s"),
         }
         if data["window_cron"]:

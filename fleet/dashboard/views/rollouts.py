@@ -82,6 +82,9 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
     rollout = services.rollout_by_id(pk)
     waves = progress.waves(rollout)
     asked = progress.asked(rollout)
+    verbs = services.possible_verbs(rollout)
+    if rollout.created_by_id == reader(request).pk:
+        verbs = [verb for verb in verbs if verb != "approve"]  # a second person does
     deliveries = rollout.deliveries.select_related(
         "device", "wave", "artifact__version__model", "artifact__target"
     ).order_by("wave__number", "device__name", "kind")
@@ -94,7 +97,7 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
         "open_wave": next((view.wave.number for view in waves if view.wave.state in OPEN_WAVE), ""),
         "targets": sorted({d.artifact.target.slug for d in deliveries[:SHOWN_DELIVERIES] if d.artifact}),
         "key": uuid.uuid4().hex,
-        "verbs": services.possible_verbs(rollout),
+        "verbs": verbs,
         "asked": asked,
         "asked_words": plural(asked, "device"),
         "exposed": services.exposed(rollout),

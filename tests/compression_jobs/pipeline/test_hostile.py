@@ -112,6 +112,11 @@ def a_chain_of_doublings(folder: Path) -> Path:
     return save(folder, build(nodes, inputs=(("t0", (1, 64)),), outputs=(("t60", ("n", 64)),)))
 
 
+def a_row_of_exabytes(folder: Path) -> Path:
+    """Behind a free batch, which alone would make it nothing."""
+    return save(folder, build([("Relu", ["x"], ["y"], {})], inputs=(("x", ("n", 1 << 40, 1 << 20)),)))
+
+
 def weights_of_nobody(folder: Path) -> Path:
     """A constant that claims a terabyte in a file beside it."""
     model = conv_net()
@@ -163,6 +168,7 @@ def a_pickle(folder: Path) -> Path:
     [
         (a_million_nodes, describe_model, "1000004 operators; at most 20000"),
         (a_chain_of_doublings, describe_model, "its shape|cannot be|needs more|not acceptable"),
+        (a_row_of_exabytes, describe_model, "x: its shape .* is not acceptable"),
         (weights_of_nobody, describe_model, "its shape|upload both"),
         (a_zip_bomb, describe_dataset, "claim|do not match"),
         (a_pickle, describe_dataset, "pickle|object|numbers"),
@@ -182,3 +188,19 @@ def test_every_node_of_a_circle_is_named(tmp_path):
     model.graph.node[0].input[0] = "g"
     with pytest.raises(Refused, match=r"conv \(Conv\), relu \(Relu\), pool .*waits for its own result"):
         run_limited(describe_model, save(tmp_path, model), limits=LIMITS)
+
+
+def test_the_time_to_read_a_model_grows_no_faster_than_its_operators(tmp_path):
+    count = 10_000
+    nodes = [("Relu", [f"t{at}"], [f"t{at + 1}"], {}) for at in range(count)]
+    path = save(tmp_path, build(nodes, inputs=(("t0", (1, 4)),), outputs=((f"t{count}", (1, 4)),)))
+    # Asking for all shapes at every operator took more than a minute.
+    assert run_limited(describe_model, path, limits=LIMITS)["operators"] == {"Relu": count}
+
+
+def test_a_name_as_long_as_the_file_does_not_fill_the_page(tmp_path):
+    path = save(tmp_path, build([("Magic", ["x"], ["y"], {"name": "N" * 1_000_000, "domain": "acme"})]))
+    with pytest.raises(Refused, match="NNN…: operator of the custom domain 'acme'") as caught:
+        run_limited(describe_model, path, limits=LIMITS)
+    assert len(str(caught.value)) < 1000
+    assert len(caught.value.problems[0]) < 1000

@@ -60,12 +60,13 @@ def test_a_goal_that_is_not_met_is_exit_code_3_and_leaves_the_best_effort_alone(
     [
         (["--target", PI], "nothing says what must survive"),
         (["--target", PI, "--max-drop", "7"], "less than or equal to 1"),
+        (["--target", PI, "--max-drop", "0.1", "--out", "/dev/null"], "--out /dev/null cannot be a folder"),
     ],
 )
 def test_what_cannot_work_is_exit_code_2_and_one_line(
     arguments: list[str], reason: str, digits: Digits, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["search", *arguments, *inputs(digits, tmp_path)]) == REFUSED
+    assert main(["search", *inputs(digits, tmp_path), *arguments]) == REFUSED
     assert reason in capsys.readouterr().err
 
 

@@ -51,6 +51,9 @@ def test_a_recipe_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("steps: [")
     with pytest.raises(Refused, match="cannot be read as YAML"):
         load_recipe(tmp_path / "r.yaml")
+    (tmp_path / "r.yaml").write_text("[" * 5000)
+    with pytest.raises(Refused, match="nested too deeply"):
+        load_recipe(tmp_path / "r.yaml")
     (tmp_path / "r.yaml").write_text("steps: [canonicalise, quantize]")
     assert load_recipe(tmp_path / "r.yaml").quantizes
 

@@ -154,12 +154,34 @@ def test_children_end_when_the_supervisor_is_killed(tmp_path):
 
 def test_a_lost_guardian_is_replaced(supervisor):
     supervisor.start(shell("child", FOREVER))
-    first = supervisor._guardian
-    first.kill()
-    first.wait()
+    first = supervisor.guard.pid
+    os.kill(first, signal.SIGKILL)
+    until("the guardian's end", lambda: supervisor.guard.pid is None)
     supervisor.watch_once()
-    assert supervisor._guardian.poll() is None
-    assert supervisor._guardian.pid != first.pid
+    assert supervisor.guard.pid not in (None, first)
+
+
+def test_the_devices_of_a_killed_demonstration_end(tmp_path):
+    script = textwrap.dedent("""
+        import pathlib, sys, time
+        from fleet.cli.demo.agents import Devices, free_port
+        folder = pathlib.Path(sys.argv[1])
+        (folder / "rows.json").write_text('{"x": [[0.0]], "y": [0]}')
+        devices = Devices(folder / "devices", "http://127.0.0.1:9")
+        devices.ports["field-1"] = free_port()
+        devices.start_workload("field-1", folder / "rows.json", 1)
+        print(devices.pid("field-1.workload"), flush=True)
+        time.sleep(60)
+    """)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    assert alive(child)
+    process.kill()
+    process.wait()
+    until("the device's end", lambda: not alive(child))
 
 
 def test_a_log_does_not_grow_for_ever(tmp_path):

@@ -73,8 +73,12 @@ def test_starting_makes_the_rollout_with_the_strategy_of_the_form(artifact: Arti
     assert made.strategy["waves"] == [1, "100%"]
     assert made.strategy["trial"]["min_labelled"] == 20
     draft = client.post(WIZARD, form(artifact, draft="1", require_approval="on"))
-    assert client.get(draft.headers["Location"]).status_code == 200
+    page = draft.headers["Location"]
+    assert client.get(page).status_code == 200
     assert Rollout.objects.first().state == Rollout.State.DRAFT  # type: ignore[union-attr]
+    client.post(f"{page}start/")
+    assert f'action="{page}approve/"' not in client.get(page).content.decode(), "a second person does"
+    assert f'action="{page}approve/"' in login(Role.OPERATOR).get(page).content.decode()
 
 
 @pytest.mark.parametrize(
@@ -223,6 +227,7 @@ EVERY_FIELD = {
     "timeout_downloading": "200",
     "timeout_verifying": "300",
     "timeout_testing": "400",
+    "timeout_consent": "500",
     "retry_attempts": "3",
     "retry_first_wait_s": "10",
     "retry_factor": "1.5",
@@ -253,7 +258,8 @@ def test_every_field_of_the_wizard_reaches_the_strategy_and_the_page_of_the_roll
     assert made["window"] == {"cron": "0 2 * * *", "minutes": 120, "zone": "Europe/Berlin"}
     assert made["rate"] == {"per_minute": 5, "factor": 3.0, "after_successes": 4, "most_per_minute": 50}
     assert made["budgets"] == {"device_bytes_per_day": 2_000_000, "site_bytes_per_day": 9_000_000}
-    assert made["step_timeouts"] == {"offered": 100, "downloading": 200, "verifying": 300, "testing": 400}
+    steps = {"offered": 100, "downloading": 200, "verifying": 300, "testing": 400, "consent": 500}
+    assert made["step_timeouts"] == steps
     assert made["retry"] == {"attempts": 3, "first_wait_s": 10, "factor": 1.5, "most_wait_s": 100}
     plain = ("priority", "approve_waves", "ask_consent", "paced", "delivery_timeout_s", "p0", "p1", "alpha")
     assert [made[name] for name in plain] == [-3, True, False, False, 7200, 0.01, 0.05, 0.04]
@@ -270,7 +276,13 @@ def test_every_field_of_the_wizard_reaches_the_strategy_and_the_page_of_the_roll
         "5 devices a minute, times 3 with each 4 successes",
     ):
         assert words in page
-    for words in ("1.9 MiB a device and day", "offered 100 s", "3 in all, after 10 s", "latency 10.0 %"):
+    for words in (
+        "1.9 MiB a device and day",
+        "offered 100 s",
+        "answer 500 s",
+        "3 in all, after 10 s",
+        "latency 10.0 %",
+    ):
         assert words in page
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.errors import Conflict, Refused
+from fleet.registry import offers
 from fleet.rollouts import admission, consents, offering, services, windows
 from fleet.rollouts.admission import Spent, Waiting, admit, rate_now
 from fleet.rollouts.conditions import Rate, Window
@@ -145,7 +146,8 @@ def test_the_tick_keeps_to_the_budget_of_a_site_across_rollouts() -> None:
     for device in world.devices.values():
         device.row.labels = {"site": "pier"}
         device.row.save()
-    size = world.v2.transport_bytes
+    size = offers.bytes_to_install(world.v2)
+    assert size > world.v2.transport_bytes + world.v2.self_test_bytes, "indexes travel as well"
     rollout = world.create(
         waves=["100%"], budgets={"site_bytes_per_day": 2 * size}, delivery_timeout_s=200_000
     )
@@ -236,6 +238,28 @@ def test_a_higher_priority_supersedes_what_waits_and_what_is_at_work() -> None:
     assert f"rollout {second.pk} has a higher priority" in set(
         first.deliveries.values_list("reason", flat=True)
     )
+
+
+@pytest.mark.django_db
+def test_a_device_never_installs_for_two_apps_at_once() -> None:
+    """The second app waits, and says so, until the first has its end."""
+    world = World(1)
+    world.create(waves=["100%"])
+    other = _for_second_app(world)
+    world.tick(3)
+    assert going(other) == 0
+    assert offering.why_waiting(world.fresh(other), world.now) == "1 waits for another app of the device"
+    world.succeed(world.offered())
+    world.tick(2)
+    assert going(other) == 1
+
+
+def _for_second_app(world: World) -> Rollout:
+    artifact = ArtifactFactory(target=world.v2.target)
+    rollout = services.create(
+        world.user, version=artifact.version, group=world.group, app="second", rules={"waves": ["100%"]}
+    )
+    return services.start(world.user, rollout)
 
 
 @pytest.mark.django_db

@@ -178,11 +178,13 @@ def test_the_season_that_slows_everybody_is_not_held_against_the_version() -> No
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("shares", [(), (0.03, 0.9, 1)])
 @pytest.mark.parametrize(("devices", "targets"), [(6, 1), (50, 1), (200, 3), (1000, 2)])
-def test_false_stops_in_ten_thousand_rollouts(devices: int, targets: int) -> None:
-    """Nothing is wrong: alpha at most, with the interval printed."""
+def test_false_stops_in_ten_thousand_rollouts(devices: int, targets: int, shares: tuple[float, ...]) -> None:
+    """Nothing is wrong, whatever the waves: alpha at most, with the interval printed."""
     failed = np.random.default_rng(9).random((10_000, devices), dtype=np.float32) < LIMITS.p0
-    assert at_most(int(replay.play(failed, course(devices, targets)).stopped.sum()), 10_000, LIMITS.alpha)
+    stopped = replay.play(failed, course(devices, targets, *shares)).stopped
+    assert at_most(int(stopped.sum()), 10_000, LIMITS.alpha)
 
 
 @pytest.mark.full

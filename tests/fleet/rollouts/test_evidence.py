@@ -46,7 +46,7 @@ def test_a_device_is_compared_with_itself_before() -> None:
     found = taken.evidence["field"]["differences"]
     assert found["latency"] == pytest.approx(1.0, abs=0.1)
     assert (found["heap"], found["errors"], found["confidence"]) == (0.5, 0.1, 0.0)
-    outcome = evidence.outcome_of(taken, evidence.strategy.read(rollout.strategy).trial)
+    outcome = evidence.gather(rollout, rollout.waves.get(), wave_is_over=True).outcomes[0]
     assert outcome.measures["latency"].value == found["latency"]
     gates = {gate["name"]: gate for gate in rollout.waves.get().verdict["gates"]}
     assert gates["latency"]["n"] == 2

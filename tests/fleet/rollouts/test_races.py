@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fleet.errors import Conflict
-from fleet.rollouts import engine, recalls, services
+from fleet.rollouts import engine, experiments, observing, recalls, services
 from fleet.rollouts.models import Decision, Delivery, Intent, Rollout
 from fleet.rollouts.parts import Part
 from tests.factories import UserFactory
@@ -125,3 +125,22 @@ def test_a_recall_while_devices_report_and_schedulers_tick(together: Together) -
     assert services.rollout_by_id(rollout.pk).state == "rolled_back"
     assert {device.desired()["artifact"]["sha256"] for device in devices} == {world.v1.sha256}
     assert recalls.still_runs(world.v2.version) == []
+
+
+def test_an_experiment_is_looked_at_and_promoted_once(together: Together) -> None:
+    world = World(size=4)
+    order = experiments.order_of(
+        version_a=world.v1.version, version_b=world.v2.version, group=world.group, rules=RULES
+    )
+    made = experiments.create(world.user, order, world.now)
+    world.tick(3)
+    world.succeed(world.offered())
+    world.tick(2)
+    looked = together(*[lambda: observing.tick(world.now + observing.LOOKED_EVERY * 9)] * 4)
+    assert sorted(looked) == [0, 0, 0, 1]
+
+    def promote() -> str:
+        return experiments.promote(world.user, experiments.by_id(made.pk), "b", world.now).state
+
+    assert together(*[promote] * 4) == ["promoted"] * 4
+    assert Rollout.objects.count() == 2

@@ -9,7 +9,7 @@ import pytest
 from fleet.rollouts.choice import Offer
 from fleet.rollouts.forecast import forecast
 from fleet.rollouts.planning import Candidate, Plan, plan
-from fleet.rollouts.simulation import Fleet, Simulated, Truth, simulate
+from fleet.rollouts.simulation import Fleet, Simulated, Truth, histogram, simulate
 from fleet.rollouts.strategy import Strategy
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -132,3 +132,13 @@ def test_a_small_fleet_is_warned_in_words_and_a_large_one_is_not() -> None:
     stopped = [line.stopped for line in large.power]
     assert stopped == sorted(stopped), "the worse, the surer"
     assert forecast(Plan(), FLEET, rules()) is None
+
+
+def test_bins_of_whole_numbers_lose_nothing_and_hold_no_fractions():
+    rng = np.random.default_rng(0)
+    for most in (1, 7, 20, 21, 1000):
+        values = rng.integers(1, most + 1, 500)
+        bins = histogram(values)
+        assert len(bins) <= 20
+        assert [n for _, _, n in bins] == [int(((values >= a) & (values <= b)).sum()) for a, b, _ in bins]
+        assert sum(n for _, _, n in bins) == 500

@@ -8,7 +8,7 @@ import math
 import numpy as np
 from onnx import NodeProto
 
-from compression_jobs.pipeline.graph.graph import Graph, make_node
+from compression_jobs.pipeline.graph.graph import Graph, attributes, make_node
 from compression_jobs.pipeline.graph.rewrites.layers import (
     affine_to_conv,
     clip_bounds,
@@ -30,8 +30,12 @@ def find_hard_swishes(graph: Graph) -> bool:
 
 
 def integer_form(graph: Graph) -> Graph:
-    """A copy of the graph in which constant factors, terms and hard sigmoids have become layers and Clips."""
+    """A copy of the graph in which constant factors, terms and hard sigmoids have become layers and Clips.
+
+    What is split is sliced instead, because an operator of a QuantGraph has one result.
+    """
     fresh = graph.copy()
+    replace_each(fresh, "Split", _sliced)
     replace_each(fresh, "HardSigmoid", _written_out)
     fold_affine(fresh)
     affine_to_conv(fresh)
@@ -106,6 +110,25 @@ def _written_out(graph: Graph, node: NodeProto) -> list[NodeProto]:
         make_node("Add", [names[0], middle], [names[1]], f"{node.name}_add"),
         make_node("Clip", [names[1], low, high], list(node.output), node.name),
     ]
+
+
+def _sliced(graph: Graph, node: NodeProto) -> list[NodeProto] | None:
+    """A Slice for each part."""
+    shape = graph.shapes.get(node.input[0])
+    parts = [graph.shapes.get(name) for name in node.output]
+    if shape is None:
+        return None
+    axis, start, slices = attributes(node).get("axis", 0) % len(shape), 0, []
+    for position, (name, part) in enumerate(zip(node.output, parts, strict=True)):
+        if part is None:
+            return None
+        window = [
+            graph.add_initializer(f"{node.name}_{what}", np.array([value], np.int64))
+            for what, value in (("start", start), ("end", start + part[axis]), ("axis", axis))
+        ]
+        slices.append(make_node("Slice", [node.input[0], *window], [name], f"{node.name}/{position}"))
+        start += part[axis]
+    return slices
 
 
 def _number(graph: Graph, node: NodeProto, position: int) -> float | None:

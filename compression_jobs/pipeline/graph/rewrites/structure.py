@@ -4,8 +4,10 @@ Each takes a graph, changes it in place and says whether it did.
 """
 
 import numpy as np
+import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph.graph import Array, Graph, attributes, copy_of, make_node
 from compression_jobs.pipeline.graph.running import open_session, run_once
 
@@ -64,6 +66,8 @@ def constants_to_initializers(graph: Graph) -> bool:
 
 
 def _constant_value(node: NodeProto) -> Array | None:
+    if not node.attribute:
+        raise Refused("a Constant without a value", node=node.name, remedy="export the model again")
     (name, value), *_ = attributes(node).items()
     if isinstance(value, TensorProto):
         return numpy_helper.to_array(value)
@@ -222,6 +226,34 @@ def keep_scores(graph: Graph) -> bool:
     graph.changed()
     remove_dead(graph)
     return True
+
+
+def drop_unread_results(graph: Graph) -> bool:
+    """Leave out optional results that nobody reads, such as the last states of an LSTM."""
+    read = set(graph.consumers) | graph.output_names
+    fresh: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        optional = _optional_results(graph, node)
+        names = [
+            "" if place in optional and name not in read else name for place, name in enumerate(node.output)
+        ]
+        while names and not names[-1]:
+            names.pop()
+        if names and names != list(node.output):
+            fresh[node.name] = names
+    for node in graph.model.graph.node:
+        if node.name in fresh:
+            node.output[:] = fresh[node.name]
+    graph.changed()
+    return bool(fresh)
+
+
+def _optional_results(graph: Graph, node: NodeProto) -> set[int]:
+    if len(node.output) < 2 or node.domain:
+        return set()
+    results = onnx.defs.get_schema(node.op_type, graph.opset, node.domain).outputs
+    optional = onnx.defs.OpSchema.FormalParameterOption.Optional
+    return {place for place, result in enumerate(results) if result.option == optional}
 
 
 def one_reshape(graph: Graph) -> bool:

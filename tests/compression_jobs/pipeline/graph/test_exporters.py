@@ -77,6 +77,7 @@ def test_obstacles_of_every_kind_are_named_at_once():
         helper.make_node("Magic", ["x"], ["a"], "spell", domain="acme"),
         helper.make_node("SequenceConstruct", ["a"], ["s"], "pile"),
         helper.make_node("Loop", ["x"], ["y"], "again"),
+        helper.make_node("Reluu", ["x"], ["r"], "typo"),
         helper.make_node("ZipMap", ["y"], ["z"], "zip", domain="ai.onnx.ml"),
     ]
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 2)) for name in ("x", "y"))
@@ -84,8 +85,10 @@ def test_obstacles_of_every_kind_are_named_at_once():
     model = helper.make_model(helper.make_graph(nodes, "g", [x], [y]), opset_imports=imports)
     with pytest.raises(Refused) as caught:
         parse_model(model.SerializeToString())
-    assert len(caught.value.problems) == 4
-    assert all(name in str(caught.value) for name in ("spell", "pile", "again", "zip", "zipmap=False"))
+    assert len(caught.value.problems) == 5
+    assert all(
+        name in str(caught.value) for name in ("spell", "pile", "again", "typo", "zip", "zipmap=False")
+    )
 
 
 # --- classical models and the other tasks, measured by the front door -----------------------------
@@ -166,7 +169,7 @@ def test_a_forest_and_a_support_vector_machine_are_measured_for_onnxruntime(tmp_
     (tmp_path / "svr").mkdir()
     machine = svm.SVR(kernel="linear").fit(x, target[:, 0])
     figures = measured(tmp_path / "svr", skl2onnx.to_onnx(machine, x[:1]), x=x, y=target)
-    assert figures["value"] > 0.9  # R²
+    assert figures["value"] > 0.9
 
 
 def test_an_autoencoder_is_measured_by_the_area_under_its_roc(tmp_path):

@@ -248,7 +248,7 @@ def with_growth():
         (with_lying_constant(), "w: its shape .* does not match its"),
         (with_exploding_functions(), r"operators once its functions are written out; at most 20000"),
         (without_runtime_support(), "onnxruntime cannot run the model"),
-        (build([("Relu", ["absent"], ["y"], {})]), "the model is damaged"),
+        (build([("Relu", ["absent"], ["y"], {})]), "Relu making .*: reads 'absent', which nothing makes"),
         (build([relu()], opset=99, ir=8), "opset 99; 7 to"),
     ],
 )  # fmt: skip

@@ -196,15 +196,19 @@ def test_what_has_no_int8_form_is_an_island_of_real_numbers(tmp_path: Path) -> N
     nodes = [
         ("Conv", ["x", "w"], ["c"], {"pads": [1, 1, 1, 1]}),
         ("Softplus", ["c"], ["d"], {}),
-        ("Conv", ["d", "v"], ["e"], {}),
+        ("Split", ["d", "parts"], ["left", "right"], {"axis": 1}),
+        ("Concat", ["right", "left"], ["turned"], {"axis": 1}),
+        ("Conv", ["turned", "v"], ["e"], {}),
         ("Softsign", ["e"], ["y"], {}),
     ]
-    constants = {"w": models.weights(8, 4, 3, 3), "v": models.weights(6, 8, 1, 1)}
+    constants = {"w": models.weights(8, 4, 3, 3), "v": models.weights(6, 8, 1, 1), "parts": np.array([3, 5])}
     model = models.build(nodes, constants, inputs=(("x", (1, 4, 5, 5)),))
     rows = models.weights(32, 4, 5, 5, seed=5)
     graph = quantize(canonicalise(models.save(tmp_path, model), rows), QuantizeOptions(), Material(rows, 0))
     assert [node.op_type for op in graph.ops if isinstance(op, Island) for node in op.nodes] == [
         "Softplus",
+        "Slice",
+        "Slice",
         "Softsign",
     ]
     answers = quant_reference.run_float(graph, rows)
@@ -215,5 +219,25 @@ def test_what_has_no_int8_form_is_an_island_of_real_numbers(tmp_path: Path) -> N
     assert np.abs(answers - expected).mean() < 0.05 * expected.std()
     # A step before the islands may become many steps behind them, so equal answers are counted.
     assert np.isclose(answers, running, atol=1e-4).mean() > 0.98
-    with pytest.raises(Refused, match=r"Softplus has no int8 form.*Softsign"):
+    with pytest.raises(Refused, match=r"Softplus has no int8 form.*Slice.*Softsign"):
         emit_tflite(graph)
+
+
+def test_a_recurrent_layer_is_an_island_whichever_of_its_results_is_read(tmp_path: Path) -> None:
+    nodes = [
+        ("Transpose", ["x"], ["steps"], {"perm": [1, 0, 2]}),
+        ("LSTM", ["steps", "w", "r"], ["all", "last", "memory"], {"hidden_size": 3, "name": "lstm"}),
+        ("Reshape", ["last", "flat"], ["h"], {}),
+        ("Gemm", ["h", "dense"], ["y"], {"transB": 1}),
+    ]
+    constants = {"w": models.weights(1, 12, 4), "r": models.weights(1, 12, 3), "dense": models.weights(2, 3)}
+    model = models.build(nodes, constants | {"flat": np.array([1, 3])}, inputs=(("x", (1, 5, 4)),))
+    rows = models.weights(32, 5, 4, seed=5)
+    graph = canonicalise(models.save(tmp_path, model), rows)
+    assert [list(node.output) for node in graph.nodes if node.op_type == "LSTM"] == [["", "last"]]
+    made = quantize(graph, QuantizeOptions(), Material(rows, 0))
+    session, quantised = (open_session(data) for data in (model.SerializeToString(), emit(made)))
+    expected, running = (
+        np.concatenate([each.run(None, {"x": row[None]})[0] for row in rows]) for each in (session, quantised)
+    )
+    assert np.abs(running - expected).mean() < 0.05 * expected.std()

