@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fleet.errors import Refused
 from fleet.rollouts import replay, windows
 from fleet.rollouts.conditions import Window
 from fleet.rollouts.gates import Limits
@@ -109,10 +110,18 @@ def histogram(values: npt.NDArray[Any], bins: int = 20) -> list[tuple[float, flo
 
 
 def simulate(
-    plan: Plan, fleet: Fleet, truth: Truth, *, rules: Strategy, rollouts: int = 2000, seed: int = 0
+    plan: Plan,
+    fleet: Fleet,
+    truth: Truth,
+    *,
+    rules: Strategy | None = None,
+    rollouts: int = 2000,
+    seed: int = 0,
 ) -> Simulated:
-    """Play the plan again and again; what is held goes on, as if a person said so."""
-    shares = plan.shares
+    """Play the plan again and again, by default with the default strategy; what is held goes on, as if a person said so."""
+    shares, rules = plan.shares, rules or Strategy()
+    if not shares:
+        raise Refused("a plan without devices cannot be played", remedy="Choose a group that has some.")
     cells = CELLS // (1 + len(truth.worse))
     rollouts = max(1, min(rollouts, MOST_ROLLOUTS, max(LEAST_ROLLOUTS, cells // max(1, len(shares)))))
     random = np.random.default_rng(seed)

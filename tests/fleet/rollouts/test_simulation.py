@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fleet.errors import Refused
 from fleet.rollouts.choice import Offer
 from fleet.rollouts.forecast import forecast
 from fleet.rollouts.planning import Candidate, Plan, plan
@@ -41,6 +42,13 @@ def test_a_perfect_version_reaches_everybody_and_a_broken_one_only_the_first() -
     good, broken = played(60, 0.0), played(60, 1.0)
     assert (good.stopped.mean(), good.exposed.min(), good.bytes.max()) == (0, 60, 60 * 800)
     assert (broken.stopped.mean(), broken.exposed.max(), broken.missed) == (1, 1, 0)
+
+
+def test_without_a_strategy_the_default_one_is_played_and_a_plan_of_nobody_is_refused() -> None:
+    """simulate(plan, fleet, truth) is all that is needed."""
+    assert simulate(made(6, rules()), FLEET, Truth(1.0), rollouts=100).stopped.all()
+    with pytest.raises(Refused, match="without devices"):
+        simulate(Plan(), FLEET, Truth())
 
 
 def test_only_one_target_is_bad() -> None:
