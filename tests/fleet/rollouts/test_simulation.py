@@ -124,6 +124,22 @@ def test_the_forecast_says_how_sure_a_slower_version_is_caught_and_what_is_not_l
     )
 
 
+def test_versions_on_the_way_cost_time_and_days_of_the_budget() -> None:
+    """Two installations, of which the budget of a device allows one a day."""
+    strategy = rules(waves=["100%"], soak_seconds=0)
+    budgeted = rules(waves=["100%"], soak_seconds=0, budgets={"device_bytes_per_day": 1000})
+
+    def median(strategy: Strategy, **who: Any) -> float:
+        every = strategy.model_copy(update={"who": strategy.who.model_copy(update=who)})
+        devices = [Candidate(f"d{n}", "pi-4", version=1) for n in range(5)]
+        plan_ = plan(devices, OFFERS, every, "s", {2: {"pi-4": [Offer(9, "e" * 64, 900, 700)]}})
+        return float(np.median(simulate(plan_, FLEET, Truth(), rules=every, rollouts=200).seconds))
+
+    straight, by_way = median(strategy), median(strategy, must_pass_through=[2])
+    assert 1.5 < by_way / straight < 2.5
+    assert median(budgeted, must_pass_through=[2]) > 86_400 > median(budgeted)
+
+
 def test_a_small_fleet_is_warned_in_words_and_a_large_one_is_not() -> None:
     """Power, and the smallest rate that is caught."""
     small = forecast(made(6, rules()), FLEET, rules())
