@@ -28,13 +28,13 @@ _HOST = (
 )
 _MAIN = {"unix": ("device_agent.vm",)}
 _BOARD = ("device_agent.boards", "device_agent.main")
-# Their machine code and what it works on is read by name; they are small already.
-_PLAN = tuple(f"device_agent.runtimes.plan.{name}" for name in ("interpreter", "kernels", "kinds", "layout"))
-# For boards that cannot run the machine code: the same kernels as bytecode.
+_INTERPRETER = "device_agent.runtimes.plan.interpreter"
+_PLAN = (_INTERPRETER, "device_agent.runtimes.plan.kinds", "device_agent.runtimes.plan.layout")
+# Machine code, and for boards that cannot run it the same kernels as bytecode; read by name.
 _KERNELS, _PORTABLE = "device_agent.runtimes.plan.kernels", "device_agent.runtimes.plan.portable"
 _BYTECODE = "device_agent/runtimes/plan/bytecode.mpy"
 # What a board has beside the core.
-MODULES = (*_HOST, *_BOARD, *_PLAN, _PORTABLE)
+MODULES = (*_HOST, *_BOARD, *_PLAN, _KERNELS, _PORTABLE)
 # Loaded when they are needed, and forgotten with their last user.
 _PARTS: dict[str, tuple[str, ...]] = {
     "device_agent.core.commands": ("obey",),
@@ -51,6 +51,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "device_agent.core.trying": ("Trying",),
     "device_agent.core.shadow": ("beside",),
     "device_agent.core.consent": ("ask", "say"),
+    "device_agent.runtimes.plan.layout": ("read",),
     "device_agent.provisioning": ("provisioning",),
     "device_agent.transports.utls": ("dialled",),
 }
@@ -63,7 +64,7 @@ _ROOTS = {
 
 
 def linked(target: str) -> Linked:
-    """The agent for a target as two modules, `device_agent.core` with its parts and `device_agent.board_host`; raises AgentError."""
+    """The agent for a target as a few modules: `device_agent.core` with its parts, the interpreter, and `device_agent.board_host`; raises AgentError."""
     if target not in ARCHITECTURES:
         raise AgentError(f"{target} does not run MicroPython; these do: {', '.join(ARCHITECTURES)}")
     core = tuple(
@@ -74,9 +75,10 @@ def linked(target: str) -> Linked:
     main = _MAIN.get(target, _BOARD)
     units = (
         Unit("device_agent.core", core),
+        Unit(_INTERPRETER, _PLAN),
         Unit("device_agent.board_host", _HOST + main),
     )
-    return link(ROOT, units, _ROOTS | {f"{main[-1]}.main": "main"}, _PARTS, _PLAN)
+    return link(ROOT, units, _ROOTS | {f"{main[-1]}.main": "main"}, _PARTS, (_KERNELS, _PORTABLE))
 
 
 def compile_agent(folder: Path, target: str) -> None:
@@ -90,7 +92,7 @@ def compile_agent(folder: Path, target: str) -> None:
         _compile(written, written.with_suffix(".mpy"), target)
         written.unlink()
     (folder / CORE / TEXTS).write_text(made.texts)
-    for name in (*_PLAN, _PORTABLE):
+    for name in (_KERNELS, _PORTABLE):
         _compile(_source(name), folder / (name.replace(".", "/") + ".mpy"), target)
     _compile_bytecode(folder / _BYTECODE, target)
     write_meaning(folder / MEANING, made)

@@ -23,12 +23,14 @@ from compression_jobs.pipeline.goal import Goal, Objective
 from compression_jobs.pipeline.graph.external import files_beside
 from compression_jobs.pipeline.graph.facts import describe_model
 from compression_jobs.pipeline.graph.ingest import inline_external
+from compression_jobs.pipeline.publish import nearest_of
 from compression_jobs.pipeline.ready import convert
 from compression_jobs.pipeline.recipe import load_recipe
 from compression_jobs.pipeline.run import run
 from compression_jobs.pipeline.sandbox import run_limited
 from compression_jobs.pipeline.search import search
 from compression_jobs.pipeline.sensitivity import analyse
+from compression_jobs.pipeline.suiting import suits
 from compression_jobs.pipeline.targets import TARGETS
 
 MET, REFUSED, NOT_MET, INTERRUPTED = 0, 2, 3, 130
@@ -108,7 +110,10 @@ def _inspect(given: argparse.Namespace) -> int:
         shown["sensitivity"] = run_limited(analyse, given.model, given.data)
     if given.target:
         shown["target"] = TARGETS[given.target].model_dump(mode="json")
+        shown["suits"] = run_limited(suits, given.model, given.data, shown["target"])
     print(json.dumps(shown, indent=2))
+    if given.target and not shown["suits"]["runs"]:
+        raise Refused(f"{given.target} cannot run it: {'; '.join(shown['suits']['problems'])}")
     return MET
 
 
@@ -132,7 +137,7 @@ def _run(given: argparse.Namespace) -> int:
     others = {name: _existing(given.recipe.parent / name) for name in recipe.models_named}
     told = {"out": given.out, "seed": given.seed, "progress": _Printer(), "others": others}
     result = run(recipe, model, data, given.target, **told)
-    return _report([result])
+    return _report([result], given.out)
 
 
 def _search(given: argparse.Namespace) -> int:
@@ -154,7 +159,7 @@ def _search(given: argparse.Namespace) -> int:
     model, data = _inputs(given)
     told = {"out": given.out, "seed": given.seed, "progress": _Printer(), "effort": effort}
     results = search(goals, model, data, **told)
-    return _report(list(results.values()))
+    return _report(list(results.values()), given.out)
 
 
 def _in_words(error: ValidationError) -> str:
@@ -163,9 +168,12 @@ def _in_words(error: ValidationError) -> str:
     return name + found["msg"].removeprefix("Value error, ")
 
 
-def _report(results: list[Result]) -> int:
+def _report(results: list[Result], out: Path) -> int:
     for result in results:
         print(result.sentence)
+        nearest = nearest_of(out, result.target)
+        if nearest.is_dir():
+            print(f"{result.target}: the best effort is in {nearest}")
         if result.winner:
             print(f"{result.target}: {transport.sentence(result.winner.transport)}")
     return MET if all(result.met for result in results) else NOT_MET

@@ -332,8 +332,10 @@ def _check_output(port: dict[str, Any], data: dict[str, Any]) -> None:
         return
     width = int(np.prod(sizes))
     if data["task"] == "classification":
-        wrong = width < data["classes"] or (data["class_names"] and width != data["classes"])
         meaning, needed = "classes", data["classes"]
+        # A single score is the chance of class 1.
+        wrong = width < needed or (data["class_names"] and width != needed)
+        wrong = wrong and not (width == 1 and needed <= 2)
     elif data["task"] == "regression":
         needed = int(np.prod(data["y"]["shape"][1:]))
         wrong, meaning = width != needed, "values a row of y"

@@ -8,7 +8,7 @@ from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.judging import missed_budgets, missed_goals, shortfall
 from compression_jobs.pipeline.pareto import mark_front
-from compression_jobs.pipeline.publish import passes_test, publish
+from compression_jobs.pipeline.publish import keep_nearest, passes_test, publish, withdraw
 from compression_jobs.pipeline.targets import Target
 from compression_jobs.pipeline.wording import loss, span, verdict
 from compression_jobs.pipeline.workshop import Workshop
@@ -17,13 +17,17 @@ ALIKE = 0.01  # costs within one percent are the same; accuracy decides between 
 
 
 def decide(workshop: Workshop, goal: Goal, target: Target, candidates: list[Candidate], edges: int) -> Result:
-    """Publish the best candidate that meets the goal; `edges` are the bytes that input and output need at least."""
+    """Publish the best candidate that meets the goal; `edges` are the bytes that input and output need at least.
+
+    When none does, the nearest one is kept apart.
+    """
+    withdraw(workshop, target)
     mark_front(candidates)
     winner = best_of([each for each in candidates if each.was_measured and each.rejected is None], goal)
     result = (
         _tested(workshop, goal, target, candidates, winner)
         if winner
-        else _unmet(goal, target, candidates, edges)
+        else _unmet(workshop, goal, target, candidates, edges)
     )
     workshop.finished_step()
     workshop.tell("publish", result.sentence, result.winner)
@@ -39,6 +43,7 @@ def _tested(
         if candidate is not winner and candidate.rejected is None:
             candidate.rejected = _why_second(candidate, winner, goal)
     if not passes_test(workshop, winner, goal, target):
+        keep_nearest(workshop, winner, target)
         return Result(
             target.slug,
             met=False,
@@ -114,7 +119,7 @@ def _against_original(test: dict[str, Any]) -> str:
     return f"{loss(test, abs(drop))} {'below' if drop >= 0 else 'above'} the original"
 
 
-def _unmet(goal: Goal, target: Target, candidates: list[Candidate], edges: int) -> Result:
+def _unmet(workshop: Workshop, goal: Goal, target: Target, candidates: list[Candidate], edges: int) -> Result:
     measured = [each for each in candidates if each.was_measured]
     if not measured:
         sentence = f"{target.slug}: nothing could be made. {'; '.join(reasons_of(candidates))}"
@@ -123,6 +128,7 @@ def _unmet(goal: Goal, target: Target, candidates: list[Candidate], edges: int) 
         measured, key=lambda each: (shortfall(each, goal, target), -accuracy_of(each), each.bytes, each.id)
     )
     missed = missed_budgets(nearest, target) + missed_goals(nearest, goal)
+    keep_nearest(workshop, nearest, target)
     verdict = (
         f"this is impossible: input and output alone take {edges} bytes of RAM"
         if edges > target.ram_bytes

@@ -12,6 +12,7 @@ from compression_jobs.pipeline.graph.costs import parameters, total_macs
 from compression_jobs.pipeline.graph.facts_tflite import is_tflite
 from compression_jobs.pipeline.graph.graph import Graph
 from compression_jobs.pipeline.graph.ingest import canonicalise
+from compression_jobs.pipeline.graph.quant_islands import LEFT
 from compression_jobs.pipeline.graph.quantgraph import Island, QuantGraph
 from compression_jobs.pipeline.graph.rewrites.structure import keep_scores
 from compression_jobs.pipeline.passes.kinds import Material
@@ -128,12 +129,16 @@ def _notes(final: Graph | QuantGraph, recipe: Recipe) -> tuple[str, ...]:
 
 def _island_notes(final: QuantGraph) -> tuple[str, ...]:
     islands = [op for op in final.ops if isinstance(op, Island)]
-    if not islands:
-        return ()
-    kinds = ", ".join(sorted({op.node.op_type for op in islands}))
-    return (
-        f"{len(islands)} of {len(final.ops)} operators have no int8 form and are left to onnxruntime: {kinds}",
-    )
+    chosen = [op.name for op in islands if LEFT in op.reason]
+    others = [op for op in islands if LEFT not in op.reason]
+    kinds = ", ".join(sorted({node.op_type for op in others for node in op.nodes}))
+    said = []
+    if chosen:
+        said.append(f"left in float, as the recipe says: {', '.join(chosen)}")
+    if others:
+        count = f"{len(others)} of {len(final.ops)} operators"
+        said.append(f"{count} have no int8 form and are left to onnxruntime: {kinds}")
+    return tuple(said)
 
 
 def _output_scale(final: Graph | QuantGraph) -> dict[str, Any] | None:

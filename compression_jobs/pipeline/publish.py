@@ -35,7 +35,28 @@ def passes_test(workshop: Workshop, winner: Candidate, goal: Goal | None, target
 
 def publish(workshop: Workshop, winner: Candidate, target: Target) -> Path:
     """Write `out/<target>/`: the artifact, `selftest.bin`, `signature.json`, `lineage.json`, and what goes over the air."""
-    folder = workshop.out / target.slug
+    return _write(workshop, winner, target, workshop.out / target.slug)
+
+
+def withdraw(workshop: Workshop, target: Target) -> None:
+    """Remove what an earlier run published for a target into the same folder."""
+    for folder in (workshop.out / target.slug, nearest_of(workshop.out, target.slug)):
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+def nearest_of(out: Path, slug: str) -> Path:
+    """Where the best effort for a target is kept, apart from what was published."""
+    return out / "nearest" / slug
+
+
+def keep_nearest(workshop: Workshop, nearest: Candidate, target: Target) -> None:
+    """Write the best effort, which misses the goal, into `out/nearest/<target>/`; its lineage says what it misses."""
+    nearest.lineage |= {"met": False, "missed": nearest.missed or [str(nearest.rejected)]}
+    _write(workshop, nearest, target, nearest_of(workshop.out, target.slug))
+
+
+def _write(workshop: Workshop, winner: Candidate, target: Target, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     artifact = folder / Path(winner.path).name
     shutil.copyfile(winner.path, artifact)

@@ -118,7 +118,7 @@ def _label_of(step: Step) -> str:
     defaults = PASSES[step.name].options.model_validate({}).model_dump(mode="json")
     given = step.checked_options().model_dump(mode="json")
     words = [
-        key if value is True else str(value)
+        key if value is True else f"{key}-{len(value)}" if isinstance(value, list) else str(value)
         for key, value in given.items()
         if value != defaults[key] or (step.name == "quantize" and isinstance(value, str))
     ]
@@ -168,7 +168,8 @@ def describe(recipe: Recipe) -> str:
 def _in_words(step: Step) -> str:
     options = step.as_dict()["options"]
     if step.name == "quantize":
-        return f"int8 ({options['granularity'].replace('_', ' ')}, {options['calibration']})"
+        left = f", but not {', '.join(options['float_layers'])}" if options["float_layers"] else ""
+        return f"int8 ({options['granularity'].replace('_', ' ')}, {options['calibration']}){left}"
     return f"{step.name} {' '.join(f'{key}={value}' for key, value in step.options.items())}".strip()
 
 

@@ -8,15 +8,13 @@ from compression_jobs.pipeline.errors import Refused, refuse_all
 from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.judging import judge, missed_budgets, missed_goals
 from compression_jobs.pipeline.pareto import mark_front
-from compression_jobs.pipeline.publish import passes_test, publish
+from compression_jobs.pipeline.publish import keep_nearest, passes_test, publish, withdraw
 from compression_jobs.pipeline.recipe import Recipe, Step, describe
 from compression_jobs.pipeline.search import check_input, write_results
+from compression_jobs.pipeline.shrinking import FOR_WEIGHTS
 from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unknown
 from compression_jobs.pipeline.wording import verdict
 from compression_jobs.pipeline.workshop import Workshop
-
-# The rest of the flash holds what every artifact has beside its weights.
-FOR_WEIGHTS = 0.9
 
 
 def run(
@@ -78,12 +76,15 @@ def _refuse_missing(recipe: Recipe, others: Mapping[str, Path]) -> None:
 
 
 def _published(workshop: Workshop, candidate: Candidate, goal: Goal | None, target: Target) -> Result:
+    withdraw(workshop, target)
     missed = missed_budgets(candidate, target) + (missed_goals(candidate, goal) if goal else [])
     if missed:
         candidate.rejected = "; ".join(sentence for _, sentence in missed)
+        keep_nearest(workshop, candidate, target)
         sentence = f"{target.slug}: {candidate.id} is not published. {candidate.rejected}."
         return Result(target.slug, False, False, None, [candidate], sentence, missed[0][0])
     if not passes_test(workshop, candidate, goal, target):
+        keep_nearest(workshop, candidate, target)
         sentence = f"{target.slug}: {candidate.id} is not published, {candidate.rejected}."
         return Result(target.slug, False, False, None, [candidate], sentence, "test rows")
     publish(workshop, candidate, target)

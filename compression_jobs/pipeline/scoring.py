@@ -31,6 +31,7 @@ class Figure:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
+BEYOND = 0.01  # by how much rounding may push a chance over its ends
 METRICS = {"classification": "accuracy", "regression": "r2", "reconstruction": "auc"}
 
 
@@ -101,6 +102,16 @@ def classes_of(outputs: Array) -> Array:
     if scores.shape[1] == 1:
         return np.asarray(scores[:, 0] > 0.5).astype(np.int64)
     return np.asarray(scores.argmax(axis=1))
+
+
+def refuse_logits(outputs: Array) -> None:
+    """Raise Refused when the single score of a classifier is no probability."""
+    scores = _flat(outputs)
+    if scores.shape[1] == 1 and (scores.min() < -BEYOND or scores.max() > 1 + BEYOND):
+        raise Refused(
+            f"a single score is the chance of class 1, and this one goes from {scores.min():.3g} to {scores.max():.3g}",
+            remedy="export the model with its sigmoid, or with one score a class",
+        )
 
 
 def _flat(values: Array) -> Array:

@@ -19,6 +19,7 @@ from compression_jobs.pipeline.ladder import LADDERS, READY, Steps
 from compression_jobs.pipeline.recipe import parse_recipe
 from compression_jobs.pipeline.sandbox import run_limited
 from compression_jobs.pipeline.shrinking import Course, Strategy, course_for, strategies
+from compression_jobs.pipeline.sparing import may_spare, spare
 from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unknown
 from compression_jobs.pipeline.trials import Trials
 from compression_jobs.pipeline.workshop import Workshop
@@ -57,9 +58,8 @@ def search(
     facts = check_input(workshop)
     _climb(trials)
     courses = _courses(trials)
-    if courses or (analyse and not workshop.is_ready):
-        write_sensitivity(workshop)
-    _shrink(trials, courses)
+    _spare(trials, analyse or bool(courses))
+    _shrink(trials, [course for course in courses if not trials.meets(course.goal)])
     results = {}
     for goal in goals:
         target = known[goal.target]
@@ -108,7 +108,17 @@ def _climb(trials: Trials) -> None:
                 trials.candidate(recipe, goal.target)
 
 
-def write_sensitivity(workshop: Workshop) -> None:
+def _spare(trials: Trials, analyse: bool) -> None:
+    """Measure what each layer can spare when somebody asks, and leave layers in float where int8 costs too much."""
+    sparing = [goal for goal in trials.goals if may_spare(trials, goal)]
+    if trials.workshop.is_ready or not (sparing or analyse):
+        return
+    layers = write_sensitivity(trials.workshop)["layers"]
+    for goal in sparing:
+        spare(trials, goal, layers)
+
+
+def write_sensitivity(workshop: Workshop) -> dict[str, Any]:
     """Write `sensitivity.json`: what each layer can spare, or why this model cannot be asked."""
     workshop.tell("candidate", "measuring what each layer can spare")
     try:
@@ -120,6 +130,7 @@ def write_sensitivity(workshop: Workshop) -> None:
     except PipelineError as error:
         found = {"layers": [], "reason": str(error)}
     write_atomic(workshop.out / SENSITIVITY, json.dumps(found, indent=2))
+    return dict(found)
 
 
 def _courses(trials: Trials) -> list[Course]:

@@ -24,6 +24,7 @@ STEPS_A_RUNG = 150
 QAT_STEPS = 150
 STUDENT_STEPS = 900
 ELASTIC_STEPS = 500
+FOR_WEIGHTS = 0.9  # of the flash; the rest holds what every artifact has beside its weights
 WIDTHS = (8, 4)  # sub-networks are taken in eighths of the channels, down to a quarter
 
 
@@ -159,6 +160,20 @@ def taught(course: Course) -> Strategy:
         width *= 1 - RUNG / 2
 
 
+def sized(course: Course) -> Strategy:
+    """A PhiNet sized by the target's budgets, taught by the original; models that read no pictures refuse it."""
+    flash = course.target.flash_bytes * FOR_WEIGHTS
+    for _ in range(RUNGS):
+        options = {"student": "phinet", "steps": STUDENT_STEPS, "flash_bytes": round(flash)}
+        student = {"name": "distill", "options": {**options, "ram_bytes": course.target.ram_bytes}}
+        found = yield course.plain([student])
+        if course.fits(found) and not course.keeps(found):
+            found = yield course.aware([student])
+        if not found.was_measured or course.fits(found):
+            return
+        flash *= 1 - RUNG
+
+
 def shortened(course: Course) -> Strategy:
     """Residual blocks left out first, so that what remains may stay wider."""
     trained: Steps = [{"name": "drop_layers", "options": {"blocks": 1, "steps": 2 * STEPS_A_RUNG}}]
@@ -184,4 +199,4 @@ def shared(course: Course) -> Strategy:
 
 def strategies(several: bool) -> list[Callable[[Course], Strategy]]:
     """What to try in which order; an elastic net pays when several targets share it."""
-    return [imitated, *([shared] if several else []), thinned, weighed, taught, shortened]
+    return [imitated, *([shared] if several else []), thinned, weighed, taught, shortened, sized]

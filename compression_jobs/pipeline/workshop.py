@@ -22,7 +22,7 @@ from compression_jobs.pipeline.making import make
 from compression_jobs.pipeline.measure import Gauge, Measurement
 from compression_jobs.pipeline.recipe import Recipe, describe
 from compression_jobs.pipeline.sandbox import Limits, run_limited
-from compression_jobs.pipeline.scoring import Figure, Judge
+from compression_jobs.pipeline.scoring import Figure, Judge, refuse_logits
 from compression_jobs.pipeline.stages import STEPS_FILE, file_sha256
 
 MAKING_LIMITS = Limits(seconds=600)
@@ -93,7 +93,10 @@ class Workshop:
     def reference(self, split: str) -> Measurement:
         """The original model in onnxruntime, a ready .tflite in LiteRT, row by row."""
         runtime = "litert" if self.is_ready else "onnxruntime"
-        return self.gauge.measure(self.model, self.model_sha256, runtime, split)
+        measurement = self.gauge.measure(self.model, self.model_sha256, runtime, split)
+        if self.data.task == "classification":
+            refuse_logits(measurement.outputs)
+        return measurement
 
     def candidate(self, recipe: Recipe, runtime: str) -> Candidate:
         """Make and measure; one that cannot be made or measured is rejected with the reason."""

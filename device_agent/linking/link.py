@@ -51,22 +51,21 @@ def link(
     """
     modules = {name: sources.read(root, name) for unit in units for name in unit.modules}
     unit_of = {name: unit.name for unit in units for name in unit.modules}
-    wanted = {_unique(dotted): short for dotted, short in roots.items()}
-    entries = {part: {_unique(f"{part}.{name}"): name for name in names} for part, names in parts.items()}
+    wanted = {sources.unique(dotted): short for dotted, short in roots.items()}
+    entries = {part: {sources.unique(f"{part}.{name}") for name in names} for part, names in parts.items()}
     program = forgetting() + reading()
     home = {id(statement): units[0].name for statement in program}
     for module in sources.in_order(modules):
         resolved = sources.Resolver(module, modules).visit(module.tree)
         program += Forgetter(set(parts)).visit(resolved).body
         home |= {id(node): unit_of[module.name] for s in resolved.body for node in ast.walk(s)}
-    named = wanted | {long: name for names in entries.values() for long, name in names.items()}
     program = fold(program)
     texts = Texts()
     texts.take(program)
     homes = [next(home[id(node)] for node in ast.walk(s) if id(node) in home) for s in program]
     kept = place(program, homes, set(wanted), entries, set(PUBLIC))
-    _call(kept, named)
-    foreign = set(PUBLIC) | set(named.values()) | _identifiers(root, beside)
+    _call(kept, wanted)
+    foreign = set(PUBLIC) | set(wanted.values()) | _identifiers(root, beside)
     order: list[str] = []
     for one in units:
         order += [one.name, *(part for part in parts if unit_of[part] == one.name)]
@@ -88,11 +87,6 @@ def _source(body: list[ast.stmt], imported: dict[str, set[str]], short: dict[str
 def write_meaning(path: Path, linked: Linked) -> None:
     """Keep what the short names stood for, to read a traceback from a device."""
     path.write_text(json.dumps(linked.meaning, indent=0, sort_keys=True))
-
-
-def _unique(dotted: str) -> str:
-    module, _, name = dotted.rpartition(".")
-    return module.removeprefix(sources.PACKAGE + ".").replace(".", "_") + "__" + name
 
 
 def _call(kept: dict[str, list[ast.stmt]], wanted: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 PACKAGE = "device_agent"
+_ON_BOARDS = "sys.implementation.name == 'micropython'"
 _Node = TypeVar("_Node", ast.FunctionDef, ast.ClassDef, ast.Module)
 _SCOPES = (ast.FunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
@@ -80,7 +81,8 @@ def _top_level(body: list[ast.stmt]) -> Iterable[ast.stmt]:
     for statement in body:
         if isinstance(statement, ast.If | ast.Try):
             handlers = statement.handlers if isinstance(statement, ast.Try) else []
-            yield from _top_level([*statement.body, *statement.orelse])
+            mine = isinstance(statement, ast.If) and ast.unparse(statement.test) == _ON_BOARDS
+            yield from _top_level([*statement.body, *([] if mine else statement.orelse)])
             for handler in handlers:
                 yield from _top_level(handler.body)
         yield statement
@@ -194,6 +196,12 @@ class Resolver(ast.NodeTransformer):
         super().generic_visit(node)
         self.bound.pop()
         return node
+
+
+def unique(dotted: str) -> str:
+    """The unique name of what a dotted name says."""
+    module, _, name = dotted.rpartition(".")
+    return module.removeprefix(PACKAGE + ".").replace(".", "_") + "__" + name
 
 
 def bound_in(scope: ast.AST) -> set[str]:

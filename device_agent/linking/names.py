@@ -145,6 +145,7 @@ class _Renamer(ast.NodeTransformer):
         for alias in node.names:
             short = self.globals.get(alias.asname or alias.name)
             alias.asname = short or alias.asname
+            alias.name = self.globals.get(alias.name, alias.name)  # of a part
         return node
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:

@@ -6,6 +6,7 @@ A part is imported by the function that needs it and forgotten at once, so that 
 import ast
 from collections import defaultdict
 
+from device_agent.linking.modules import unique
 from device_agent.linking.shrink import Reach, assigned, without_empty_bases
 
 _FORGET = "linking__forget"
@@ -38,6 +39,8 @@ class Forgetter(ast.NodeTransformer):
             return node
         package, _, name = node.module.rpartition(".")
         words: list[ast.expr] = [ast.Constant(package), ast.Constant(name)]
+        for alias in node.names:
+            alias.asname, alias.name = alias.asname or alias.name, unique(f"{node.module}.{alias.name}")
         before = ast.Expr(ast.Call(ast.Name(_ROOM, ast.Load()), [], []))
         return [before, node, ast.Expr(ast.Call(ast.Name(_FORGET, ast.Load()), words, []))]
 
@@ -46,7 +49,7 @@ def place(
     program: list[ast.stmt],
     homes: list[str],
     roots: set[str],
-    parts: dict[str, dict[str, str]],
+    parts: dict[str, set[str]],
     public: set[str],
 ) -> dict[str, list[ast.stmt]]:
     """What each unit and part holds of a program: `homes` says the unit of each statement.
@@ -56,7 +59,7 @@ def place(
     everywhere = Reach(program, roots.union(*parts.values()), public)
     # Methods count by name alone, so what any part calls, every class has.
     resident = Reach(program, roots, everywhere.attributes).names
-    reached = {part: Reach(program, set(names), everywhere.attributes).names for part, names in parts.items()}
+    reached = {part: Reach(program, names, everywhere.attributes).names for part, names in parts.items()}
     home_of = {id(statement): home for statement, home in zip(program, homes, strict=True)}
     kept: dict[str, list[ast.stmt]] = defaultdict(list)
     imports = []

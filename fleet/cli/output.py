@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from compression_jobs.pipeline.wording import NAMES
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the API sends it.")]
 Row = Mapping[str, Any]
 # A heading, and what stands under it: a dotted path into the row, or a function of it.
@@ -97,15 +99,18 @@ def bytes_text(value: float) -> str:
 
 
 def share(dotted: str) -> Callable[[Row], str]:
-    """A column of an estimate with its interval and n: `96.4 % (93.3 to 98.1, n = 250)`."""
+    """A column of an estimate with its interval and n: `96.4 % (93.3 to 98.1, n = 250)`, or `R² 0.482 (...)`."""
 
     def shown(row: Row) -> str:
         found = path(row, dotted)
         if not isinstance(found, Mapping) or found.get("value") is None:
             return ""
-        text = f"{100 * found['value']:.1f} %"
+        name = NAMES.get(found.get("metric", ""))
+        factor, digits = (1, 3) if name else (100, 1)
+        text = f"{name} {found['value']:.3f}" if name else f"{100 * found['value']:.1f} %"
         if found.get("low") is not None and found.get("high") is not None:
-            text += f" ({100 * found['low']:.1f} to {100 * found['high']:.1f}, n = {found.get('n', '?')})"
+            low, high = (f"{factor * found[end]:.{digits}f}" for end in ("low", "high"))
+            text += f" ({low} to {high}, n = {found.get('n', '?')})"
         return text
 
     return shown

@@ -61,7 +61,13 @@ def recipe_words(recipe: list[dict[str, Any]]) -> str:
 
 
 def _step_words(step: dict[str, Any]) -> str:
-    options = [str(value) for value in (step.get("options") or {}).values() if isinstance(value, str)]
+    given = (step.get("options") or {}).items()
+    options = [str(value) for _, value in given if isinstance(value, str)]
+    options += [
+        f"{key.replace('_', ' ')} {', '.join(value)}"
+        for key, value in given
+        if value and isinstance(value, list)
+    ]
     name = str(step.get("name", "")).replace("_", " ")
     return f"{name} ({', '.join(options)})" if options else name
 

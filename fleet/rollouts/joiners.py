@@ -32,9 +32,10 @@ def take_in(rollout: Rollout, now: datetime) -> int:
 
 
 def _strangers(rollout: Rollout) -> list[Device]:
-    known = set(rollout.deliveries.values_list("device__name", flat=True))
-    known |= {left["device"] for left in rollout.dropped} | set(rollout.held_back)
-    return [device for device in inventory.members(rollout.group) if device.name not in known]
+    left_out = {left["device"] for left in rollout.dropped} | set(rollout.held_back)
+    # Those with a delivery are nearly all, and never leave the database.
+    others = inventory.members(rollout.group, known=rollout.deliveries.values("device"))
+    return [device for device in others if device.name not in left_out]
 
 
 def _add(rollout: Rollout, rules: strategy.Strategy, fresh: list[Device], now: datetime) -> int:

@@ -216,6 +216,21 @@ def in_words(metric: str, difference: float) -> str:
     return f"{difference * 100:.1f} points"
 
 
+def gap_in_words(experiment: Experiment) -> str:
+    """By how much one is better on average, and the interval for it; '' before any pair is counted."""
+    metric, found = str(experiment.terms["metric"]), experiment.finding
+    mean, low, high = (found.get(name) for name in ("mean", "low", "high"))
+    if mean is None:
+        return ""
+    sign, better = (1, "b") if mean >= 0 else (-1, "a")
+    said = f"{better} is better by {in_words(metric, sign * mean)} on average"
+    if low is None or high is None:
+        return f"{said}; too few pairs to say how much it is for certain."
+    ends = sorted((sign * low, sign * high))
+    sure = 1 - float(experiment.terms["alpha"])
+    return f"{said}; between {in_words(metric, ends[0])} and {in_words(metric, ends[1])} with {sure:.0%} certainty."
+
+
 def _promote(experiment: Experiment, now: datetime) -> None:
     """By the rule that was set before; in the name of whoever set it."""
     try:

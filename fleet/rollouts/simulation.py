@@ -1,7 +1,7 @@
 """Thousands of rollouts played before the first one starts: how long, how many bytes, who is exposed, what is caught.
 
 The gates' rule is the real one (replay.py). Time is a model: a delivery takes half its usual time and then a random rest
-(exponential, so that half of them take longer than usual); devices that are away keep a wave waiting for its time-out.
+(exponential, so that half of them take longer than usual); devices that are away keep a wave waiting for its time-out. What people take to say yes is not played.
 """
 
 from collections import Counter
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fleet.errors import Refused
 from fleet.rollouts import replay, windows
 from fleet.rollouts.conditions import Window
 from fleet.rollouts.gates import Limits
@@ -109,10 +110,18 @@ def histogram(values: npt.NDArray[Any], bins: int = 20) -> list[tuple[float, flo
 
 
 def simulate(
-    plan: Plan, fleet: Fleet, truth: Truth, *, rules: Strategy, rollouts: int = 2000, seed: int = 0
+    plan: Plan,
+    fleet: Fleet,
+    truth: Truth,
+    *,
+    rules: Strategy | None = None,
+    rollouts: int = 2000,
+    seed: int = 0,
 ) -> Simulated:
-    """Play the plan again and again; what is held goes on, as if a person said so."""
-    shares = plan.shares
+    """Play the plan again and again, by default with the default strategy; what is held goes on, as if a person said so."""
+    shares, rules = plan.shares, rules or Strategy()
+    if not shares:
+        raise Refused("a plan without devices cannot be played", remedy="Choose a group that has some.")
     cells = CELLS // (1 + len(truth.worse))
     rollouts = max(1, min(rollouts, MOST_ROLLOUTS, max(LEAST_ROLLOUTS, cells // max(1, len(shares)))))
     random = np.random.default_rng(seed)
@@ -176,7 +185,9 @@ class _Clock:
     ) -> None:
         self.seconds: Floats = np.zeros(rollouts)
         self.fleet, self.rules, self.random = fleet, rules, random
-        self.usual = float(np.mean([fleet.seconds.get(share.target, USUAL_S) for share in shares]))
+        usual = [fleet.seconds.get(share.target, USUAL_S) * (1 + len(share.hops)) for share in shares]
+        self.usual = float(np.mean(usual))
+        self.days = max(_days(share) for share in shares)
         self.openings = _openings(shares, fleet, rules)
         self.busiest = _busiest_site(shares)
 
@@ -195,7 +206,7 @@ class _Clock:
             self.seconds = np.where(asking, np.maximum(self.seconds, starts[at]), self.seconds)
         earliest = np.where(asking, self._earliest(after), 0.0)
         self.seconds = np.maximum(self.seconds, earliest)
-        spent = self._at_the_rate(devices, before) + self._slowest(devices)
+        spent = self._at_the_rate(devices, before) + self._slowest(devices) + DAY_S * self.days
         self.seconds = self.seconds + np.where(asking, spent, 0.0)
 
     def passed(self, rollouts: Bits, wave: Counts) -> None:
@@ -226,6 +237,13 @@ class _Clock:
             return np.zeros(len(after))
         days: Floats = np.ceil(after * self.busiest / budget - 1e-9) - 1
         return DAY_S * np.maximum(0, days)
+
+
+def _days(share: Share) -> int:
+    """Whole days for which a device must wait because versions on the way take more than its bytes of one day."""
+    if share.bytes_per_day is None:
+        return 0
+    return max(0, -(-share.transport_bytes // share.bytes_per_day) - 1)
 
 
 def _busiest_site(shares: Sequence[Share]) -> float:

@@ -13,14 +13,15 @@ from device_agent.core import protocol
 from tests.device_agent import board
 from tests.device_agent.core.test_in_micropython import micropython
 from tests.device_agent.server import Server
+from tests.device_agent.transports.certificates import certificate
 from tests.device_agent.transports.conftest import Broker
 from tests.device_agent.transports.test_paho import peer
-from tests.device_agent.transports.test_umqtt import Authority, Mosquitto
+from tests.device_agent.transports.test_umqtt import Authority, Mosquitto, secure_broker
 from tests.services import free_port, until
 
 HEAP_KB = 128  # of the whole process, the agent's code included
 SHADOW_KB = 64  # a second model beside the one that answers
-TLS_KB = 96  # record buffers of both directions, certificates and keys, in 64-bit words
+TLS_KB = 64  # record buffers of both directions, certificates and keys, in 64-bit words
 KB = 1024
 AGENT = ROOT / "device_agent"
 # Bytes of code, what is free beside it, and bytes of the connected agent.
@@ -87,8 +88,8 @@ def fleet(broker: Broker) -> Iterator[Fleet]:
         yield Fleet(transport)
 
 
-def deliver(fleet: Fleet, config: dict[str, Any], code: Path, folder: Path, heap_kb: int) -> None:
-    """Install a plan of 300 KB on a board, try it, and see it report."""
+def offer(fleet: Fleet, config: dict[str, Any], folder: Path) -> list[str]:
+    """Publish a plan of 300 KB for a board; returns the arguments of the board's agent, with its application."""
     plan = board.dense_plan()
     assert len(plan) > 300_000
     state, lines = folder / "state", folder / "rows.jsonl"
@@ -96,8 +97,12 @@ def deliver(fleet: Fleet, config: dict[str, Any], code: Path, folder: Path, heap
     board.write_rows(lines, plan)
     trial = {"min_inferences": 20, "min_labelled": 10, "accuracy_floor": 0.9, "max_seconds": 60}
     fleet.server.deliver(plan, board.TARGET, trial, "plan", board.self_test(plan, folder))
-    command = ["--state", str(state), "--rows", str(lines), "--rate", "50"]
-    with board.running(code, *command, heap=f"{heap_kb}k"):
+    return ["--state", str(state), "--rows", str(lines), "--rate", "50"]
+
+
+def deliver(fleet: Fleet, config: dict[str, Any], code: Path, folder: Path, heap_kb: int) -> None:
+    """Install a plan of 300 KB on a board, try it, and see it report."""
+    with board.running(code, *offer(fleet, config, folder), heap=f"{heap_kb}k"):
         outcome = fleet.outcome()
         assert outcome["state"] == "succeeded", outcome
         assert outcome["evidence"]["correct"] == outcome["evidence"]["labelled"] >= 10
@@ -111,6 +116,23 @@ def test_a_300_kb_plan_is_installed_tried_committed_and_reported(
     broker: Broker, fleet: Fleet, code: Path, tmp_path: Path
 ) -> None:
     deliver(fleet, broker.config(), code, tmp_path, HEAP_KB)
+
+
+@pytest.mark.full
+def test_killed_on_the_way_it_still_ends_well(
+    broker: Broker, fleet: Fleet, code: Path, tmp_path: Path
+) -> None:
+    command = offer(fleet, broker.config(), tmp_path)
+    command[-1] = "5"  # rows a second: the trial takes four
+    kills = 0
+    for state in protocol.PROGRESS:
+        if not any(message.get("state") == state for _, message in fleet.said):  # an earlier kill came late
+            with board.running(code, *command, heap=f"{HEAP_KB}k"):
+                fleet.until(state, "status", lambda message, state=state: message.get("state") == state)  # type: ignore[misc]
+            kills += 1
+    with board.running(code, *command, heap=f"{HEAP_KB}k"):
+        assert fleet.outcome()["state"] == "succeeded"
+    assert kills >= 2
 
 
 def test_a_plan_in_the_shadow_is_compared_with_the_one_that_answers(
@@ -149,6 +171,58 @@ def test_the_same_by_mosquitto_over_tls_with_a_client_certificate(code: Path, tm
         broker.port = plain_port  # the server's side stays on this machine
         with peer(broker, *TOPICS) as transport:
             deliver(Fleet(transport), config, code, tmp_path, HEAP_KB + TLS_KB)
+
+
+class Trusting:
+    """A broker as those see it that trust an authority and show no certificate."""
+
+    def __init__(self, broker: Broker, address: dict[str, Any]) -> None:
+        self.broker, self.address = broker, address
+
+    def config(self, **changes: Any) -> dict[str, Any]:
+        """The broker's part of a provisioning file."""
+        return self.broker.config(broker=self.address, **changes)
+
+
+@pytest.mark.full
+def test_the_same_by_the_embedded_broker_over_tls(code: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    made = Broker(tmp_path, authority.server("right", "localhost"))
+    made.start()
+    seen = Trusting(made, authority.trusted(client=False))
+    try:
+        with peer(seen, *TOPICS) as transport:  # type: ignore[arg-type]
+            deliver(Fleet(transport), seen.config(), code, tmp_path, HEAP_KB + TLS_KB)
+    finally:
+        made.stop()
+
+
+@pytest.mark.full
+def test_the_same_by_mosquitto(code: Path, tmp_path: Path) -> None:
+    with Mosquitto(tmp_path).running() as broker, peer(broker, *TOPICS) as transport:  # type: ignore[arg-type]
+        deliver(Fleet(transport), broker.config(), code, tmp_path, HEAP_KB)
+
+
+@pytest.mark.parametrize("kind", ["embedded", "mosquitto"])
+def test_the_agent_comes_online_only_where_both_sides_know_each_other(
+    kind: str, code: Path, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    other = Path(certificate(tmp_path, "other", "localhost")[1]["cert_file"]).read_text()
+    good = authority.trusted()
+    state = tmp_path / "state"
+    with secure_broker(kind, tmp_path, authority.server("right", "localhost")) as broker:
+
+        def first_words(**changes: Any) -> str:
+            board.provision(state, broker.config(broker={**good, **changes}))
+            with board.running(code, "--state", str(state), heap=f"{HEAP_KB + TLS_KB}k") as process:
+                assert process.stdout is not None
+                return process.stdout.readline()
+
+        assert first_words() == "connected to the broker\n"
+        assert "not correctly signed by the trusted CA" in first_words(ca=other)
+        assert "does not match" in first_words(host="127.0.0.1")
+        assert first_words(certificate=None).startswith("no connection to the broker: ")
 
 
 def test_the_agent_is_small(broker: Broker, code: Path, tmp_path: Path) -> None:

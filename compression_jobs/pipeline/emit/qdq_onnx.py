@@ -316,12 +316,14 @@ def _island(writer: _Writer, op: q.Island) -> None:
     known = {name: writer.take(tensor, "own") for name, tensor in zip(op.names, op.inputs, strict=True)}
     for name, array in op.constants.items():
         known[name] = writer.constant(f"{op.output}:{name}", array)
-    node = copy_of(op.node)
-    node.input[:] = [known[name] if name else "" for name in op.node.input]
-    real = f"{op.output}:float"
-    node.output[:] = [real if name else "" for name in op.node.output]
-    node.name = ""
-    writer.nodes.append(node)
+    for place, each in enumerate(op.nodes):
+        node = copy_of(each)
+        node.input[:] = [known[name] if name else "" for name in each.input]
+        real = f"{op.output}:float:{place}"
+        node.output[:] = [real if name else "" for name in each.output]
+        node.name = ""
+        writer.nodes.append(node)
+        known |= {name: real for name in each.output if name}
     writer.give(real, op.output, "own")
 
 

@@ -4,6 +4,8 @@ Nagel et al. 2019, section 4.2: the expected error of a channel is (rounded - re
 measured here on the rows that calibrate.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 from onnx import NodeProto
 
@@ -12,10 +14,11 @@ from compression_jobs.pipeline.graph.quant_calibrate import channel_means
 from compression_jobs.pipeline.graph.quant_weights import WEIGHT_MAX, Granularity
 
 
-def correct_biases(graph: Graph, rows: Array, granularity: Granularity) -> Graph:
-    """A copy whose biases make up for the mean error of int8 weights."""
+def correct_biases(graph: Graph, rows: Array, granularity: Granularity, left: Collection[str] = ()) -> Graph:
+    """A copy whose biases make up for the mean error of int8 weights; layers in `left` are not rounded."""
     fresh = graph.copy()
-    layers = [node for node in graph.nodes if node.op_type in ("Conv", "Gemm") and _is_plain(graph, node)]
+    rounded = [node for node in graph.nodes if node.op_type in ("Conv", "Gemm") and node.name not in left]
+    layers = [node for node in rounded if _is_plain(graph, node)]
     means = channel_means(graph, rows, {str(node.input[0]) for node in layers})
     replaced: dict[str, list[NodeProto]] = {}
     for node in layers:

@@ -21,7 +21,7 @@ from compression_jobs.pipeline.graph.external import DataFiles, files_beside
 from compression_jobs.pipeline.graph.graph import FREE, Graph, Shape
 from compression_jobs.pipeline.graph.limits import elements
 from compression_jobs.pipeline.graph.reading import CLASSICAL, damage_refused, describe, read_model
-from compression_jobs.pipeline.graph.rewrites import gates, layers, opset, structure
+from compression_jobs.pipeline.graph.rewrites import gates, layers, opset, scalers, structure
 from compression_jobs.pipeline.graph.running import ROWS_COMPARED, SEED, Reference
 
 Array = NDArray[Any]
@@ -47,6 +47,7 @@ REWRITES: tuple[Rewrite, ...] = (
     opset.to_opset,
     structure.name_nodes,
     structure.constants_to_initializers,
+    scalers.plain_scalers,
     structure.remove_identities,
     structure.remove_dead,
     structure.drop_unread_results,
@@ -61,6 +62,7 @@ REWRITES: tuple[Rewrite, ...] = (
     structure.remove_dead,
     layers.fold_affine,
     layers.batch_norm_to_conv,
+    scalers.fold_into_dense,
     layers.mean_to_pool,
     structure.one_reshape,
     structure.remove_identities,

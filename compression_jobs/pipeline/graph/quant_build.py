@@ -1,6 +1,6 @@
 """Builds a QuantGraph from a canonical ONNX graph and the ranges of its tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from onnx import NodeProto
 
@@ -16,20 +16,25 @@ from compression_jobs.pipeline.graph.quantgraph import QuantGraph
 REMEDY = "keep the model in float for onnxruntime, or replace these operators"
 
 
-def build(graph: Graph, ranges: Mapping[str, Range], granularity: Granularity) -> QuantGraph:
+def build(
+    graph: Graph, ranges: Mapping[str, Range], granularity: Granularity, float_layers: Collection[str] = ()
+) -> QuantGraph:
     """The QuantGraph of a canonical ONNX graph; operators without int8 form become islands of real numbers.
 
-    Raises Refused naming every node that can be neither.
+    So do `float_layers`, and what lies behind them up to the next layers. Raises Refused naming every node that can
+    be neither.
     """
+    left = quant_islands.behind(graph, float_layers)
     refuse_unquantizable(graph)
     builder = Builder(graph, ranges, granularity)
     source = graph.inputs[0].name
     builder.define(source, "onnx", builder.affine_of(source))
     builder.result.inputs.append(source)
-    problems = [problem for node in graph.nodes for problem in _added(builder, node)]
+    problems = [problem for node in graph.nodes for problem in _added(builder, node, left)]
     refuse_all(problems, REMEDY)
     builder.result.outputs.append(builder.tensor(graph.outputs[0].name, "onnx").name)
     refuse_all(builder.result.problems(), "calibrate with other rows, or keep the model in float")
+    quant_islands.merge(builder.result)
     if not any(builder.result.weighted()):
         builder.result.refuse_islands()  # int8 would save nothing
     return builder.result
@@ -53,7 +58,7 @@ def _refuse_ports(graph: Graph) -> None:
             raise Refused(f"int8 takes float32 {what}; {ports[0].name} is {ports[0].dtype}")
 
 
-def _added(builder: Builder, node: NodeProto) -> list[str]:
+def _added(builder: Builder, node: NodeProto, left: Collection[str]) -> list[str]:
     """Add a node, as an island if it must be; why it can be neither, if so."""
     if node.name in builder.done:
         return []
@@ -62,6 +67,8 @@ def _added(builder: Builder, node: NodeProto) -> list[str]:
         handler = HANDLERS.get(node.op_type)
         if handler is None:
             raise UnsupportedError(f"{node.op_type} has no int8 form here")
+        if node.name in left and quant_islands.possible(builder.graph, node):
+            raise UnsupportedError(quant_islands.LEFT)
         handler(builder, node)
     except UnsupportedError as reason:
         builder.done = fused

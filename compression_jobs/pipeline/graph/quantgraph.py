@@ -208,12 +208,13 @@ class Softmax(Op):
 
 @dataclass(frozen=True)
 class Island(Op):
-    """An ONNX operator that stays in real numbers between int8 tensors; only onnxruntime runs it.
+    """ONNX operators, one behind the other, in real numbers between int8 tensors; only onnxruntime runs them.
 
-    `names` are what `node` calls `inputs`; what else it reads is in `constants`. Pictures lie channels second.
+    `names` are what `nodes` call `inputs`; what else they read is in `constants`. Pictures lie channels second. The
+    last node makes the result.
     """
 
-    node: "NodeProto"
+    nodes: "tuple[NodeProto, ...]"
     names: tuple[str, ...]
     constants: dict[str, npt.NDArray[np.float32]]
     reason: str
@@ -262,8 +263,10 @@ class QuantGraph:
 
     @property
     def parameters(self) -> int:
-        """Number of weights and biases."""
-        return sum(op.weights.values.size + op.weights.bias.size for op in self.weighted())
+        """Number of weights and biases, those left in float included."""
+        real = [array for op in self.ops if isinstance(op, Island) for array in op.constants.values()]
+        stored = sum(op.weights.values.size + op.weights.bias.size for op in self.weighted())
+        return stored + sum(array.size for array in real if array.dtype == np.float32 and array.ndim)
 
     def refuse_islands(self) -> None:
         """Raise Refused naming every operator that stays in real numbers, for formats that hold int8 alone."""

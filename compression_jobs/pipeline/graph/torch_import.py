@@ -7,7 +7,7 @@ from onnx import NodeProto
 from compression_jobs.pipeline.errors import Refused, refuse_all
 from compression_jobs.pipeline.graph.graph import Array, Graph
 from compression_jobs.pipeline.graph.import_ops import IMPORTERS, UnsupportedError
-from compression_jobs.pipeline.graph.net import Net, Op, Plain
+from compression_jobs.pipeline.graph.net import Dense, Net, Op, Plain
 from compression_jobs.pipeline.graph.running import ROWS_COMPARED, Reference, alike, random_feed
 
 REMEDY = "use recipes without training for this model, or replace these operators"
@@ -31,6 +31,7 @@ def import_net(graph: Graph, rows: Array | None = None) -> Net:
     net.set_ops(ops)
     net.constants = _constants_read(graph, ops)
     net.ranges = dict(graph.ranges)
+    _take_biases(net)
     net.eval()
     _verify(net, graph, rows)
     return net
@@ -58,6 +59,18 @@ def _constants_read(graph: Graph, ops: list[Op]) -> dict[str, torch.Tensor]:
     return {
         name: torch.from_numpy(np.array(value)) for name, value in graph.initializers.items() if name in read
     }
+
+
+def _take_biases(net: Net) -> None:
+    """A constant added to a product behind it alone is its bias, which is trained with it."""
+    for op in [op for op in net if isinstance(op, Dense) and not op.is_flat and net.used_once(op.output)]:
+        reader = net.readers(op.output)[0]
+        if isinstance(reader, Plain) and reader.op_type == "Add":
+            added = net.constants.get(next((name for name in reader.inputs if name != op.output), ""))
+            if added is not None and added.shape[-1:] == op.bias.shape and added.numel() == op.bias.numel():
+                op.bias.data = added.reshape(-1).clone()
+                op.outputs = list(reader.outputs)
+                net.replace(reader, [])
 
 
 def _verify(net: Net, graph: Graph, rows: Array | None) -> None:

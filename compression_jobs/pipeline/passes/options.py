@@ -36,6 +36,13 @@ class QuantizeOptions(Options):
     bias_correction: Annotated[
         bool, Field(description="Take back the mean error that rounding weights brings to each channel.")
     ] = False
+    float_layers: Annotated[
+        tuple[Annotated[str, Field(max_length=200)], ...],
+        Field(
+            max_length=64,
+            description="Layers by name that stay in float, those that int8 costs most; only for onnxruntime.",
+        ),
+    ] = ()
     data_free: Annotated[
         bool,
         Field(description="Use standard normal inputs instead of calibration rows; best after equalize."),

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compression_jobs.pipeline.errors import Refused
+from compression_jobs.pipeline.graph import quant_islands
 from compression_jobs.pipeline.graph.bias_correction import correct_biases
 from compression_jobs.pipeline.graph.graph import Graph
 from compression_jobs.pipeline.graph.quant_build import build, refuse_unquantizable
@@ -24,10 +25,11 @@ def quantize(graph: Graph, options: QuantizeOptions, material: Material) -> Quan
     refuse_unquantizable(graph)
     rows = _rows(graph, options, material)
     if options.bias_correction:
-        graph = correct_biases(graph, rows, options.granularity)
+        left = quant_islands.behind(graph, options.float_layers)
+        graph = correct_biases(graph, rows, options.granularity, left)
     # What quantization-aware training learned counts more than what calibration finds.
     ranges = calibrate(graph, rows, options.calibration, options.percentile) | graph.ranges
-    return build(graph, ranges, options.granularity)
+    return build(graph, ranges, options.granularity, options.float_layers)
 
 
 def _rows(graph: Graph, options: QuantizeOptions, material: Material) -> npt.NDArray[np.float32]:

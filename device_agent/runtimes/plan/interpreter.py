@@ -1,7 +1,6 @@
 """Runs plans on MicroPython: header read once, one arena, weights in RAM or streamed a tile at a time from flash."""
 
 import gc
-import sys
 from array import array
 
 from device_agent.runtimes.plan import kinds
@@ -126,12 +125,10 @@ class Plan:
 
 
 def _read(file) -> tuple:  # type: ignore[no-untyped-def, type-arg]
-    """What the file says; the code for that is needed once a model, so it is forgotten at once."""
-    from device_agent.runtimes import plan
-    from device_agent.runtimes.plan import layout
+    """What the file says; a board has the code for that in memory for this call only."""
+    from device_agent.runtimes.plan.layout import read
 
-    del plan.layout, sys.modules[layout.__name__]
-    return layout.read(file)
+    return read(file)
 
 
 def _kernels():  # type: ignore[no-untyped-def]

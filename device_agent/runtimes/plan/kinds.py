@@ -1,6 +1,10 @@
 """The kinds of operators in a plan, and what is wrong with a file: all that stays in memory of its layout."""
 
-CONVOLVE, RESCALE, POOL, MOVE, SOFTMAX = range(5)
+CONVOLVE = 0
+RESCALE = 1
+POOL = 2
+MOVE = 3
+SOFTMAX = 4
 
 
 class PlanError(ValueError):

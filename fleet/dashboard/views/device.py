@@ -1,5 +1,6 @@
 """One device: what it runs, what happened to it, how it performs, and what may be asked of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -30,6 +31,8 @@ class Happening:
     title: str
     note: str = ""
     rollout: int | None = None
+    why: Sequence[dict[str, Any]] = ()
+    key: str = ""
 
 
 @page()
@@ -87,9 +90,9 @@ def _delivered(delivery: Delivery) -> Happening:
     what = str(delivery.artifact.version) if delivery.artifact else "the model before"
     kind = "roll-back to" if delivery.kind == Delivery.Kind.ROLL_BACK else "delivery of"
     at = delivery.finished_at or delivery.changed_at or delivery.created_at
-    return Happening(
-        at, delivery.state, f"{kind} {what} {label(delivery.state)}", delivery.reason, delivery.rollout_id
-    )
+    title = f"{kind} {what} {label(delivery.state)}"
+    key = f"why-{delivery.pk}"
+    return Happening(at, delivery.state, title, delivery.reason, delivery.rollout_id, delivery.why, key)
 
 
 @page("GET", "POST", role=Role.OPERATOR)

@@ -11,7 +11,7 @@ from fleet.dashboard.access import attempt, page, reader
 from fleet.dashboard.forms.experiment import ExperimentForm
 from fleet.errors import FleetError, Forbidden
 from fleet.inventory.models import DeviceGroup
-from fleet.rollouts import experiments, terms
+from fleet.rollouts import experiments, observing, terms
 from fleet.rollouts.models import Experiment, Pair
 
 SHOWN = 100
@@ -63,6 +63,7 @@ def show(request: HttpRequest, pk: int) -> HttpResponse:
         "experiment": experiment,
         "terms": terms.read(experiment.terms),
         "sides": _sides(experiment),
+        "gap": observing.gap_in_words(experiment),
         "counted": pairs.filter(state=Pair.State.COUNTED).count(),
         "total": pairs.count(),
         "pairs": pairs[:SHOWN_PAIRS],

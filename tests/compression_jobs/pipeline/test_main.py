@@ -11,6 +11,7 @@ import pytest
 from compression_jobs.pipeline.__main__ import MET, NOT_MET, REFUSED, main
 from compression_jobs.pipeline.ladder import FLOAT, LADDERS
 from tests.compression_jobs.pipeline.conftest import Digits
+from tests.compression_jobs.pipeline.nets import Net
 
 PI = "raspberry-pi-4"
 
@@ -38,11 +39,20 @@ def test_a_search_that_meets_its_goal(
     assert published == ["lineage.json", "model.onnx", "selftest.bin", "signature.json", "transport.bin"]
 
 
-def test_a_goal_that_is_not_met_is_exit_code_3(
+def test_a_goal_that_is_not_met_is_exit_code_3_and_leaves_the_best_effort_alone(
     digits: Digits, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / PI).mkdir()
+    (tmp_path / PI / "model.onnx").write_text("of an earlier run")
     assert main(["search", "--target", PI, "--min-accuracy", "1.0", *inputs(digits, tmp_path)]) == NOT_MET
-    assert "min_accuracy binds" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "min_accuracy binds" in told
+    assert f"the best effort is in {tmp_path / 'nearest' / PI}" in told
+    assert not (tmp_path / PI).exists()
+    lineage = json.loads((tmp_path / "nearest" / PI / "lineage.json").read_text())
+    assert lineage["met"] is False
+    assert "accuracy" in lineage["missed"][0]
+    assert (tmp_path / "nearest" / PI / "model.onnx").exists()
 
 
 @pytest.mark.parametrize(
@@ -90,6 +100,22 @@ def test_inspect_prints_json_in_a_process_of_its_own(digits: Digits) -> None:
     assert shown["model"]["inputs"][0]["name"] == "x"
     assert shown["dataset"]["rows"]["validation"] == 200
     assert shown["target"]["ram_bytes"] < shown["target"]["ram_total_bytes"]
+    assert shown["suits"]["runs"]
+    assert 6_000 < shown["suits"]["int8"]["bytes"] < 20_000
+    assert shown["suits"]["int8"]["too_large"] == []
+
+
+def test_inspect_names_all_that_a_target_cannot_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = Net(1, 6, 6).conv(1, 4).node("Sin").node("Cos").reshape(1, 64).dense(64, 3)
+    net.graph().save(tmp_path / "m.onnx")
+    assert main(["inspect", str(tmp_path / "m.onnx"), "--target", "esp32-s3"]) == REFUSED
+    told = capsys.readouterr()
+    assert not json.loads(told.out)["suits"]["runs"]
+    assert "esp32-s3 cannot run it" in told.err
+    assert "Sin" in told.err
+    assert "Cos" in told.err
 
 
 def test_a_missing_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ def test_lineage_names_the_options_that_were_left_out() -> None:
         "percentile": 99.99,
         "samples": 100,
         "bias_correction": False,
+        "float_layers": [],
         "data_free": False,
     }
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compression_jobs.pipeline.errors import Refused
-from compression_jobs.pipeline.scoring import Judge
+from compression_jobs.pipeline.scoring import Judge, classes_of, refuse_logits
 
 
 def test_classification_counts_right_classes_and_pairs_rows() -> None:
@@ -46,3 +46,11 @@ def test_reconstruction_is_judged_by_the_area_under_the_roc_curve() -> None:
 def test_reconstruction_without_anomalies_is_refused() -> None:
     with pytest.raises(Refused, match="only one kind"):
         Judge("reconstruction", np.zeros((5, 2)), np.zeros(5, int)).accuracy(np.zeros((5, 2)))
+
+
+def test_a_single_score_is_a_chance_and_not_a_logit() -> None:
+    chances = np.array([[0.2], [0.7], [1.004]])
+    refuse_logits(chances)
+    assert classes_of(chances).tolist() == [0, 1, 1]
+    with pytest.raises(Refused, match=r"chance of class 1.*-3 to 4.*sigmoid"):
+        refuse_logits(np.array([[-3.0], [4.0]]))

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from compression_jobs.pipeline.candidate import Candidate, Progress, Result
+from compression_jobs.pipeline.dataset import Dataset
 from compression_jobs.pipeline.effort import Effort
 from compression_jobs.pipeline.errors import Cancelled
 from compression_jobs.pipeline.goal import Goal
+from compression_jobs.pipeline.graph.ingest import canonicalise
 from compression_jobs.pipeline.ladder import FLOAT, LADDERS, int8
 from compression_jobs.pipeline.search import search
 from compression_jobs.pipeline.shrinking import (
@@ -18,12 +20,14 @@ from compression_jobs.pipeline.shrinking import (
     course_for,
     shared,
     shortened,
+    sized,
     taught,
     thinned,
     weighed,
 )
 from compression_jobs.pipeline.targets import TARGETS, Reserve, Target
 from tests.compression_jobs.pipeline.conftest import Digits
+from tests.compression_jobs.pipeline.passes.test_sensitivity import with_a_loud_channel
 
 PI = TARGETS["raspberry-pi-4"]
 
@@ -108,6 +112,24 @@ class TestRealSearch:
         assert result.candidates[0].lineage["cut_short"] is True
 
 
+def test_layers_that_int8_costs_most_stay_in_float_where_onnxruntime_runs_both(
+    digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LADDERS, "onnxruntime", [[FLOAT], [FLOAT, int8()]])
+    graph = canonicalise(digits.model, Dataset.load(digits.dataset).rows("calibration")[0][:8])
+    name = with_a_loud_channel(graph, 1000.0)
+    graph.save(tmp_path / "loud.onnx")
+    result = search(
+        [Goal(target="raspberry-pi-4", max_drop=0.02)], tmp_path / "loud.onnx", digits.dataset, out=tmp_path
+    )["raspberry-pi-4"]
+    real, rounded, mixed = result.candidates
+    assert result.winner is mixed
+    assert "points allowed" in str(rounded.rejected)
+    assert mixed.recipe[-1]["options"]["float_layers"] == [name]
+    assert rounded.bytes < mixed.bytes < real.bytes
+    assert f"left in float, as the recipe says: {name}" in mixed.notes[0]
+
+
 # --- strategies on invented measurements -----------------------------------------------------------
 
 
@@ -161,7 +183,7 @@ def test_too_large_goes_on_and_too_inaccurate_is_first_trained_with_int8_then_pr
         walk.send(measured(19_900, 0.03))
 
 
-@pytest.mark.parametrize("strategy", [thinned, taught, shortened, shared, weighed])
+@pytest.mark.parametrize("strategy", [thinned, taught, shortened, shared, weighed, sized])
 def test_what_meets_the_goal_ends_a_strategy(strategy: Any) -> None:
     walk = strategy(course(measured(80_000, 0.0), flash=20_000))
     next(walk)
@@ -177,7 +199,7 @@ def answer(walk: Any, candidate: Candidate) -> Any:
         return None
 
 
-@pytest.mark.parametrize("strategy", [thinned, taught, shortened, shared, weighed])
+@pytest.mark.parametrize("strategy", [thinned, taught, shortened, shared, weighed, sized])
 def test_a_strategy_ends_however_it_goes(strategy: Any) -> None:
     walk = strategy(course(measured(80_000, 0.0), flash=20_000))
     tried, steps = [], next(walk)

@@ -108,6 +108,10 @@ def test_words() -> None:
     ]
     assert [words.count(n) for n in (999, 99_999, 123_456, 1_214_528)] == ["999", "99,999", "123 k", "1.21 M"]
     assert words.distance(START, START + timedelta(hours=3)) == "3 hours ago"
+    figure = {"value": 0.48, "low": 0.41, "high": 0.55, "n": 90}
+    assert words.interval(figure) == "48.0 % (41.0–55.0 %, n = 90)"
+    assert words.interval({**figure, "metric": "r2"}) == "R² 0.480 (0.410–0.550, n = 90)"
+    assert words.points({**figure, "metric": "auc"}) == "0.480 of AUC (0.410 to 0.550)"
     assert words.distance(START + timedelta(days=2), START) == "in 2 days"
     assert words.sentence("meter-04 is silent") == "meter-04 is silent."
     assert words.sentence("nobody kept it") == "Nobody kept it."

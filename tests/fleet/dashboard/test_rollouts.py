@@ -311,6 +311,19 @@ def test_the_simulation_draws_what_became_of_the_rollouts(artifact: Artifact, lo
     assert table.startswith("\ufeffdevices exposed, from") or "devices exposed, from" in table
 
 
+def test_rollout_and_device_say_why_this_artifact(artifact: Artifact, login: Login) -> None:
+    """Gate by gate, as it was when it was planned."""
+    why = [{"gate": "memory", "left": 1, "sentence": "96 kB of memory are free on the device"}]
+    one = Rollout.objects.create(version=artifact.version, group=group(), strategy={})
+    device = Device.objects.get(name="one")
+    Delivery.objects.create(rollout=one, device=device, artifact=artifact, why=why)
+    client = login(Role.VIEWER)
+    for address in (reverse("dashboard:rollout", args=[one.pk]), reverse("dashboard:device", args=["one"])):
+        page = client.get(address).content.decode()
+        assert "Why this artifact" in page
+        assert "memory: 96 kB of memory are free on the device" in page
+
+
 def test_an_owner_answers_on_the_page(artifact: Artifact, login: Login) -> None:
     """Tonight."""
     one = Rollout.objects.create(

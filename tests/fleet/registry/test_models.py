@@ -136,6 +136,12 @@ def test_artifacts_are_found_by_model_version_and_target() -> None:
     assert (one["accuracy_floor"], one["target"]) == (0.91, "raspberry-pi-4")
 
 
+@pytest.mark.parametrize("metric", ["r2", "auc"])
+def test_scores_that_are_no_shares_of_right_answers_are_no_floor(metric: str) -> None:
+    figure = {"value": 0.3, "low": -0.1, "high": 0.5, "n": 90, "metric": metric}
+    assert ArtifactFactory(measurements={"test_accuracy": figure}).accuracy_floor is None
+
+
 def test_a_recall_needs_a_reason_and_happens_once() -> None:
     artifact, client = ArtifactFactory(), api_client(user=UserFactory(roles=[Role.ENGINEER]))
     url = f"/api/v1/artifacts/{artifact.pk}/recall"

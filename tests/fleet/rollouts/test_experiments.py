@@ -185,6 +185,7 @@ def test_over_the_api_and_on_the_page(client: Client) -> None:
     page = client.get(f"/experiments/{pk}/").content.decode()
     assert "v1 is better in accuracy by 45.0 points, on 8 pairs" in page
     assert "Promote a" in page
+    assert "a is better by 45.0 points on average; between" in page
     assert "v1 is better in accuracy" in client.get("/").content.decode(), "it waits for a person"
     assert client.get("/experiments/").content.decode().count(f"/experiments/{pk}/") == 1
     client.post(f"/experiments/{pk}/promote-a/", {"reason": "as shown"})

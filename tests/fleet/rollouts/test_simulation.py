@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fleet.errors import Refused
 from fleet.rollouts.choice import Offer
 from fleet.rollouts.forecast import forecast
 from fleet.rollouts.planning import Candidate, Plan, plan
@@ -41,6 +42,13 @@ def test_a_perfect_version_reaches_everybody_and_a_broken_one_only_the_first() -
     good, broken = played(60, 0.0), played(60, 1.0)
     assert (good.stopped.mean(), good.exposed.min(), good.bytes.max()) == (0, 60, 60 * 800)
     assert (broken.stopped.mean(), broken.exposed.max(), broken.missed) == (1, 1, 0)
+
+
+def test_without_a_strategy_the_default_one_is_played_and_a_plan_of_nobody_is_refused() -> None:
+    """simulate(plan, fleet, truth) is all that is needed."""
+    assert simulate(made(6, rules()), FLEET, Truth(1.0), rollouts=100).stopped.all()
+    with pytest.raises(Refused, match="without devices"):
+        simulate(Plan(), FLEET, Truth())
 
 
 def test_only_one_target_is_bad() -> None:
@@ -114,6 +122,22 @@ def test_the_forecast_says_how_sure_a_slower_version_is_caught_and_what_is_not_l
         "A loss of accuracy is not noticed: the trial expects no labels. "
         "40 of 40 devices run nothing that latency and accuracy could be compared with."
     )
+
+
+def test_versions_on_the_way_cost_time_and_days_of_the_budget() -> None:
+    """Two installations, of which the budget of a device allows one a day."""
+    strategy = rules(waves=["100%"], soak_seconds=0)
+    budgeted = rules(waves=["100%"], soak_seconds=0, budgets={"device_bytes_per_day": 1000})
+
+    def median(strategy: Strategy, **who: Any) -> float:
+        every = strategy.model_copy(update={"who": strategy.who.model_copy(update=who)})
+        devices = [Candidate(f"d{n}", "pi-4", version=1) for n in range(5)]
+        plan_ = plan(devices, OFFERS, every, "s", {2: {"pi-4": [Offer(9, "e" * 64, 900, 700)]}})
+        return float(np.median(simulate(plan_, FLEET, Truth(), rules=every, rollouts=200).seconds))
+
+    straight, by_way = median(strategy), median(strategy, must_pass_through=[2])
+    assert 1.5 < by_way / straight < 2.5
+    assert median(budgeted, must_pass_through=[2]) > 86_400 > median(budgeted)
 
 
 def test_a_small_fleet_is_warned_in_words_and_a_large_one_is_not() -> None:

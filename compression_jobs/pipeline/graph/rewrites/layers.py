@@ -87,7 +87,7 @@ def _fold_into_layer(graph: Graph, ops: tuple[str, ...]) -> bool:
     for node in graph.nodes:
         if node.op_type not in ops:
             continue
-        match = _scale_and_shift(graph, node)
+        match = scale_and_shift(graph, node)
         layer = graph.producers.get(match[0]) if match else None
         if match is None or layer is None or layer.op_type not in LAYERS or not graph.used_once(match[0]):
             continue
@@ -98,7 +98,7 @@ def _fold_into_layer(graph: Graph, ops: tuple[str, ...]) -> bool:
     return folded
 
 
-def _scale_and_shift(graph: Graph, node: NodeProto) -> tuple[str, Array, Array] | None:
+def scale_and_shift(graph: Graph, node: NodeProto) -> tuple[str, Array, Array] | None:
     """`(input, scale, shift)` of `input * scale + shift`, one number a channel."""
     if node.op_type == "BatchNormalization":
         affine = batch_norm_affine(graph, node)
@@ -195,7 +195,7 @@ def affine_to_conv(graph: Graph) -> bool:
 
 def _depthwise_of_affine(graph: Graph, node: NodeProto) -> list[NodeProto] | None:
     shape = graph.shapes.get(node.output[0], ())
-    affine = _scale_and_shift(graph, node)
+    affine = scale_and_shift(graph, node)
     if affine is None or len(shape) not in (3, 4) or graph.dtypes.get(node.output[0]) != "float32":
         return None
     source, scale, shift = affine

@@ -142,6 +142,21 @@ def test_classical_classifiers_come_through_unchanged(tmp_path, name, opset):
     assert answers == fitted.predict(x[:20]).tolist()
 
 
+def test_a_scaled_perceptron_of_scikit_learn_becomes_plain_dense_layers(tmp_path):
+    from sklearn import neural_network, pipeline, preprocessing
+
+    skl2onnx = pytest.importorskip("skl2onnx")
+    x, _ = blobs()
+    net = neural_network.MLPRegressor(hidden_layer_sizes=(8,), max_iter=50, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fitted = pipeline.make_pipeline(preprocessing.StandardScaler(), net).fit(x, x[:, 0] * 3 + 50)
+    graph = canonicalise(save(tmp_path, skl2onnx.to_onnx(fitted, x[:1])), x[:20])
+    assert [node.op_type for node in graph.nodes] == ["Gemm", "Relu", "Gemm"]
+    answers = [float(np.ravel(run(graph.to_bytes(), row[None])[0])[0]) for row in x[:20]]
+    assert answers == pytest.approx(fitted.predict(x[:20]).tolist(), abs=1e-3)
+
+
 def test_a_forest_and_a_support_vector_machine_are_measured_for_onnxruntime(tmp_path):
     from sklearn import ensemble, svm
 

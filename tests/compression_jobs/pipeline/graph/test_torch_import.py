@@ -94,6 +94,18 @@ def test_whole_nets_survive_the_way_there_and_back(name: str) -> None:
     assert back.to_bytes() == export_net(import_net(graph, rows), graph, rows).to_bytes()
 
 
+def test_a_bias_behind_a_product_on_more_axes_goes_there_and_back_as_one() -> None:
+    made = Net(5, 6)
+    made.node("MatMul", made.y, made.weights(6, 4)).node("Add", made.weights(4), made.y).node("Relu")
+    graph, rows = made.graph(), made.rows(8)
+    for _ in range(2):
+        net = import_net(graph, rows)
+        assert [type(op).__name__ for op in net] == ["Dense", "Plain"]
+        assert net.layers()[0].bias.any()
+        graph = export_net(net, graph, rows)
+        assert [node.op_type for node in graph.nodes] == ["MatMul", "Add", "Relu"]
+
+
 def test_every_operator_that_cannot_be_trained_is_named_at_once() -> None:
     net = Net(2, 6, 6).conv(2, 4).node("Sin").node("Relu").node("Transpose", perm=[1, 0, 2, 3]).node("Det")
     with pytest.raises(Refused) as caught:

@@ -7,7 +7,19 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from compression_jobs.pipeline.dataset import Dataset
+from compression_jobs.pipeline.emit.qdq_onnx import emit
+from compression_jobs.pipeline.emit.tflite import emit as emit_tflite
 from compression_jobs.pipeline.errors import Refused
+from compression_jobs.pipeline.graph import quant_reference
+from compression_jobs.pipeline.graph.graph import Graph
+from compression_jobs.pipeline.graph.ingest import canonicalise
+from compression_jobs.pipeline.graph.quantgraph import Island, QuantGraph
+from compression_jobs.pipeline.graph.running import open_session
+from compression_jobs.pipeline.measure_onnxruntime import Feed
+from compression_jobs.pipeline.passes.kinds import Material
+from compression_jobs.pipeline.passes.options import QuantizeOptions
+from compression_jobs.pipeline.passes.quantize import quantize
 from compression_jobs.pipeline.sandbox import run_limited
 from compression_jobs.pipeline.sensitivity import analyse
 from tests.compression_jobs.pipeline.conftest import Digits
@@ -58,3 +70,39 @@ def test_a_model_that_cannot_be_trained_says_why(digits: Digits, tmp_path: Path)
     net.graph().save(tmp_path / "m.onnx")
     with pytest.raises(Refused, match="Hardmax"):
         run_limited(analyse, tmp_path / "m.onnx", digits.dataset)
+
+
+def with_a_loud_channel(graph: Graph, factor: float) -> str:
+    """The same answers, with one channel between two layers so large that one scale leaves the others no levels."""
+    first, second = [node for node in graph.nodes if node.op_type == "Conv"][1:3]
+    for node, place, cut in ((first, 1, np.s_[0]), (first, 2, np.s_[0]), (second, 1, np.s_[:, 0])):
+        values = np.array(graph.constant(node, place))
+        values[cut] *= factor if node is first else 1 / factor
+        graph.set_initializer(node.input[place], values)
+    return str(first.name)
+
+
+def test_a_layer_left_in_float_takes_back_what_int8_costs(digits: Digits) -> None:
+    data = Dataset.load(digits.dataset)
+    calibration, (x, y) = data.rows("calibration")[0], data.rows("validation")
+    graph = canonicalise(digits.model, calibration[:8])
+    name = with_a_loud_channel(graph, 1000.0)
+
+    def right(model: bytes) -> float:
+        feed = Feed(open_session(model))
+        return float(np.mean([feed.run(row)[0].argmax() == label for row, label in zip(x, y, strict=True)]))
+
+    def int8(**options: object) -> QuantGraph:
+        return quantize(graph, QuantizeOptions.model_validate(options), Material(calibration, 0))
+
+    plain, spared = int8(), int8(float_layers=[name])
+    assert right(emit(plain)) < right(graph.to_bytes()) - 0.1
+    assert right(emit(spared)) > right(graph.to_bytes()) - 0.02
+    [island] = [op for op in spared.ops if isinstance(op, Island)]
+    assert [node.op_type for node in island.nodes] == ["Conv", "Relu", "Conv"]
+    assert spared.parameters == plain.parameters
+    assert np.array_equal(quant_reference.run_float(spared, x).argmax(1)[:5], y[:5])
+    with pytest.raises(Refused, match=rf"{name}.*: the recipe leaves it in float.*onnxruntime"):
+        emit_tflite(spared)
+    with pytest.raises(Refused, match=r"nothing: there is no such layer.*this model has"):
+        int8(float_layers=["nothing"])

@@ -1,11 +1,12 @@
 """Which kernels a board takes: machine code of its own processor, else the same kernels as bytecode."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from device_agent.compiled import compile_agent
+from device_agent.compiled import ROOT, compile_agent
 from tests.device_agent import board
 from tests.device_agent.core.test_in_micropython import micropython
 
@@ -28,7 +29,12 @@ def test_machine_code_of_another_processor_is_replaced_by_bytecode(
     target: str, kernels: str, tmp_path: Path
 ) -> None:
     code, plan, given, answer = (tmp_path / name for name in ("code", "a.plan", "in.bin", "out.bin"))
-    compile_agent(code, target)
+    compile_agent(tmp_path / "compiled", target)
+    plans = code / "device_agent" / "runtimes" / "plan"
+    shutil.copytree(tmp_path / "compiled" / "device_agent" / "runtimes" / "plan", plans)
+    for name in ("interpreter", "kinds", "layout"):  # under the names of the source
+        (plans / f"{name}.mpy").unlink(missing_ok=True)
+        shutil.copy(ROOT / "device_agent" / "runtimes" / "plan" / f"{name}.py", plans)
     plan.write_bytes(board.dense_plan())
     row = board.rows(1)
     given.write_bytes(row.tobytes())
