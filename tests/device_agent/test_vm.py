@@ -88,8 +88,8 @@ def fleet(broker: Broker) -> Iterator[Fleet]:
         yield Fleet(transport)
 
 
-def deliver(fleet: Fleet, config: dict[str, Any], code: Path, folder: Path, heap_kb: int) -> None:
-    """Install a plan of 300 KB on a board, try it, and see it report."""
+def offer(fleet: Fleet, config: dict[str, Any], folder: Path) -> list[str]:
+    """Publish a plan of 300 KB for a board; returns the arguments of the board's agent, with its application."""
     plan = board.dense_plan()
     assert len(plan) > 300_000
     state, lines = folder / "state", folder / "rows.jsonl"
@@ -97,8 +97,12 @@ def deliver(fleet: Fleet, config: dict[str, Any], code: Path, folder: Path, heap
     board.write_rows(lines, plan)
     trial = {"min_inferences": 20, "min_labelled": 10, "accuracy_floor": 0.9, "max_seconds": 60}
     fleet.server.deliver(plan, board.TARGET, trial, "plan", board.self_test(plan, folder))
-    command = ["--state", str(state), "--rows", str(lines), "--rate", "50"]
-    with board.running(code, *command, heap=f"{heap_kb}k"):
+    return ["--state", str(state), "--rows", str(lines), "--rate", "50"]
+
+
+def deliver(fleet: Fleet, config: dict[str, Any], code: Path, folder: Path, heap_kb: int) -> None:
+    """Install a plan of 300 KB on a board, try it, and see it report."""
+    with board.running(code, *offer(fleet, config, folder), heap=f"{heap_kb}k"):
         outcome = fleet.outcome()
         assert outcome["state"] == "succeeded", outcome
         assert outcome["evidence"]["correct"] == outcome["evidence"]["labelled"] >= 10
@@ -112,6 +116,23 @@ def test_a_300_kb_plan_is_installed_tried_committed_and_reported(
     broker: Broker, fleet: Fleet, code: Path, tmp_path: Path
 ) -> None:
     deliver(fleet, broker.config(), code, tmp_path, HEAP_KB)
+
+
+@pytest.mark.full
+def test_killed_on_the_way_it_still_ends_well(
+    broker: Broker, fleet: Fleet, code: Path, tmp_path: Path
+) -> None:
+    command = offer(fleet, broker.config(), tmp_path)
+    command[-1] = "5"  # rows a second: the trial takes four
+    kills = 0
+    for state in protocol.PROGRESS:
+        if not any(message.get("state") == state for _, message in fleet.said):  # an earlier kill came late
+            with board.running(code, *command, heap=f"{HEAP_KB}k"):
+                fleet.until(state, "status", lambda message, state=state: message.get("state") == state)  # type: ignore[misc]
+            kills += 1
+    with board.running(code, *command, heap=f"{HEAP_KB}k"):
+        assert fleet.outcome()["state"] == "succeeded"
+    assert kills >= 2
 
 
 def test_a_plan_in_the_shadow_is_compared_with_the_one_that_answers(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fleet.rollouts import evidence
+from fleet.rollouts import evidence, field_evidence
 from fleet.rollouts.models import Delivery
 from fleet.telemetry.models import Report
 from tests.fleet.rollouts.world import World
@@ -62,11 +62,17 @@ def test_without_reports_from_before_there_is_no_difference() -> None:
     assert Delivery.objects.get(rollout=rollout).evidence["field"]["differences"] == {}
 
 
-@pytest.mark.parametrize(("slower_at_home", "excess"), [(True, 0.0), (False, 0.5)])
+@pytest.mark.parametrize(
+    ("slower_at_home", "excess", "at_once"), [(True, 0.0, 100), (False, 0.5, 100), (False, 0.5, 1)]
+)
 def test_what_changed_on_devices_held_back_as_well_is_not_held_against_the_version(
-    slower_at_home: bool, excess: float
+    slower_at_home: bool, excess: float, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An octave slower: if those that stayed on the old version are too, it was the season; each is used once."""
+    """An octave slower: if those that stayed on the old version are too, it was the season; each is used once.
+
+    Also where reports of one device are read at a time.
+    """
+    monkeypatch.setattr(field_evidence, "AT_ONCE", at_once)
     world = World(6)
     for name in world.devices:
         report(world, name, world.v1.sha256, world.now - timedelta(hours=1), 1)
@@ -83,7 +89,7 @@ def test_what_changed_on_devices_held_back_as_well_is_not_held_against_the_versi
             slow = 100 if held and not slower_at_home else 116
             report(world, name, sha256, later, int(later.timestamp()), latency=[[slow, 100]])
         world.tick(2)
-        world.tick(2, seconds=40)
+        world.tick(4, seconds=40)
     kept = [d.evidence["field"] for d in rollout.deliveries.order_by("position")]
     assert len(kept) == 4
     assert all(field["differences"]["latency"] == pytest.approx(1.0, abs=0.1) for field in kept)
