@@ -18,7 +18,7 @@ from compression_jobs.pipeline.judging import edge_bytes
 from compression_jobs.pipeline.ladder import LADDERS, READY, Steps
 from compression_jobs.pipeline.recipe import parse_recipe
 from compression_jobs.pipeline.sandbox import run_limited
-from compression_jobs.pipeline.shrinking import Course, Strategy, course_for, strategies
+from compression_jobs.pipeline.shrinking import BLOCKS_OUT, Course, Strategy, course_for, strategies
 from compression_jobs.pipeline.sparing import may_spare, spare
 from compression_jobs.pipeline.targets import TARGETS, Target, refuse_unknown
 from compression_jobs.pipeline.trials import Trials
@@ -58,7 +58,9 @@ def search(
     facts = check_input(workshop)
     _climb(trials)
     courses = _courses(trials)
-    _spare(trials, analyse or bool(courses))
+    blocks = _spare(trials, analyse or bool(courses))
+    for course in courses:
+        course.blocks = min(blocks, BLOCKS_OUT)
     _shrink(trials, [course for course in courses if not trials.meets(course.goal)])
     results = {}
     for goal in goals:
@@ -108,14 +110,18 @@ def _climb(trials: Trials) -> None:
                 trials.candidate(recipe, goal.target)
 
 
-def _spare(trials: Trials, analyse: bool) -> None:
-    """Measure what each layer can spare when somebody asks, and leave layers in float where int8 costs too much."""
+def _spare(trials: Trials, analyse: bool) -> int:
+    """Measure what each layer can spare when somebody asks, and leave layers in float where int8 costs too much.
+
+    Returns how many residual blocks the model has, as far as that was asked.
+    """
     sparing = [goal for goal in trials.goals if may_spare(trials, goal)]
     if trials.workshop.is_ready or not (sparing or analyse):
-        return
-    layers = write_sensitivity(trials.workshop)["layers"]
+        return 0
+    found = write_sensitivity(trials.workshop)
     for goal in sparing:
-        spare(trials, goal, layers)
+        spare(trials, goal, found["layers"])
+    return int(found.get("blocks", 0))
 
 
 def write_sensitivity(workshop: Workshop) -> dict[str, Any]:

@@ -25,6 +25,7 @@ QAT_STEPS = 150
 STUDENT_STEPS = 900
 ELASTIC_STEPS = 500
 FOR_WEIGHTS = 0.9  # of the flash; the rest holds what every artifact has beside its weights
+BLOCKS_OUT = 1  # residual blocks that a sub-network may lack
 WIDTHS = (8, 4)  # sub-networks are taken in eighths of the channels, down to a quarter
 
 
@@ -36,6 +37,7 @@ class Course:
     target: Target
     base: Candidate  # the cheap candidate to start from
     share: float  # of the channels, about what the tightest budget leaves
+    blocks: int = 0  # residual blocks that a sub-network may lack
     best_share: float | None = None  # the smallest share of channels that kept what must survive
 
     @property
@@ -188,13 +190,18 @@ def shortened(course: Course) -> Strategy:
 
 def shared(course: Course) -> Strategy:
     """Sub-networks of one elastic net, which all targets share; none of them is trained again."""
-    training = {"name": "elastic", "options": {"steps": ELASTIC_STEPS, "narrowest": 1 / WIDTHS[-1]}}
+    options = {"steps": ELASTIC_STEPS, "narrowest": 1 / WIDTHS[-1], "blocks": course.blocks}
     for width in [part / WIDTHS[0] for part in range(WIDTHS[0] - 1, 0, -1)]:
         if width > course.share * SLACK or width * WIDTHS[-1] < 1:
             continue
-        found = yield course.plain([training, {"name": "subnet", "options": {"width": width}}])
-        if not found.was_measured or course.fits(found):
-            return
+        for out in range(course.blocks + 1):
+            subnet = {"name": "subnet", "options": {"width": width, "blocks_out": out}}
+            found = yield course.plain([{"name": "elastic", "options": options}, subnet])
+            whole_fits = out == 0 and course.fits(found)
+            if not found.was_measured or course.is_done(found) or whole_fits:
+                return
+            if course.fits(found):
+                break  # and loses too much: a narrower one with all its blocks may not
 
 
 def strategies(several: bool) -> list[Callable[[Course], Strategy]]:

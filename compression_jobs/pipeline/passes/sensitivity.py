@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from compression_jobs.pipeline.dataset import Dataset
+from compression_jobs.pipeline.graph.blocks import residual_blocks
 from compression_jobs.pipeline.graph.channel_effects import rounded_answers, without_half
 from compression_jobs.pipeline.graph.channels import spaces_of
 from compression_jobs.pipeline.graph.ingest import canonicalise
@@ -29,8 +30,8 @@ MOST_LETTERS = 200
 def layer_effects(model: Path, dataset: Path) -> dict[str, Any]:
     """The layers with most weights, each with the drop of accuracy that rounding and halving it brings.
 
-    `{"n": rows, "split": "validation", "layers": [{name, parameters, quantized_drop, pruned_drop | None}]}`;
-    drops are shares. Raises Refused for a model that cannot be brought to torch.
+    `{"n": rows, "split": "validation", "blocks": residual blocks, "layers": [{name, parameters, quantized_drop,
+    pruned_drop | None}]}`; drops are shares. Raises Refused for a model that cannot be brought to torch.
     """
     seeded(0)
     data = Dataset.load(dataset)
@@ -44,6 +45,7 @@ def layer_effects(model: Path, dataset: Path) -> dict[str, Any]:
     return {
         "n": judge.n,
         "split": "validation",
+        "blocks": len(residual_blocks(net)),
         "layers": [
             {
                 "name": layer.name[:MOST_LETTERS],

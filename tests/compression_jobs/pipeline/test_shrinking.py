@@ -199,6 +199,20 @@ def answer(walk: Any, candidate: Candidate) -> Any:
         return None
 
 
+def test_sub_networks_vary_in_width_and_depth_and_share_one_training() -> None:
+    start = course(measured(80_000, 0.0), flash=20_000)
+    start.blocks = 1
+    walk = shared(start)
+    tried = [next(walk), walk.send(measured(30_000, 0.0)), walk.send(measured(18_000, 0.05))]
+    sizes = [steps[2]["options"] for steps in tried]
+    assert [size["blocks_out"] for size in sizes] == [0, 1, 0]
+    assert sizes[0]["width"] == sizes[1]["width"] > sizes[2]["width"]
+    assert tried[0][1] == tried[1][1] == tried[2][1]
+    assert tried[0][1]["options"]["blocks"] == 1
+    with pytest.raises(StopIteration):
+        walk.send(measured(18_000, 0.0))
+
+
 @pytest.mark.parametrize("strategy", [thinned, taught, shortened, shared, weighed, sized])
 def test_a_strategy_ends_however_it_goes(strategy: Any) -> None:
     walk = strategy(course(measured(80_000, 0.0), flash=20_000))
