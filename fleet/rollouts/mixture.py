@@ -1,7 +1,7 @@
 """Where the mixture of all gates that may stop a rollout reaches its boundary, for thousands of imagined rollouts at once.
 
 Capital of rates depends on counts only and is looked up. Capital of measured differences is followed device by device.
-A signal whose difference is not imagined adds nothing: its capital is worth less than its share of alpha in the mean.
+A signal whose difference is not imagined, or not known yet, keeps the capital it began with: its share of alpha.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,9 @@ class Mixture:
         self.masks = [np.ones(self.devices, dtype=bool)]
         self.masks += [targets == kind for kind in kinds] if len(kinds) > 1 else []
         self.places = [mask.cumsum(dtype=np.int64) for mask in self.masks]
-        self.weights, self.signal_weight = _weights(len(kinds), limits)
+        self.stopping = {signal.name for signal in judged(limits.tolerated) if signal.stops}
+        self.weights, self.signal_weight = _weights(len(kinds), len(self.stopping))
+        self.kinds = len(kinds)
         self._capital: dict[tuple[int, int], betting.Array] = {}
 
     def stop_at(self, failed: Bits, differences: Differences | None = None) -> Counts:
@@ -44,12 +46,13 @@ class Mixture:
         found, rows = np.full(len(failed), NEVER), np.arange(len(failed))
         carry = np.zeros((len(self.masks), len(failed)), dtype=np.int64)
         bets = [self._bets(name, values) for name, values in (differences or {}).items()]
+        idle = self.signal_weight * self.kinds * len(self.stopping - set(differences or {}))
         for start in range(0, self.devices, _BLOCK):
             some = failed[rows, start : start + _BLOCK]
             mixed, carry = self._rates(some, start, carry)
             for bet in bets:
                 mixed += bet.block(some, rows, start)
-            hit = mixed >= 1 / self.limits.alpha
+            hit = mixed + idle >= 1 / self.limits.alpha
             crossed = hit.any(axis=1)
             found[rows[crossed]] = start + hit[crossed].argmax(axis=1) + 1
             rows, carry = rows[~crossed], carry[:, ~crossed]
@@ -122,12 +125,11 @@ def logs_of(stakes: betting.Array, rate: float, sign: float) -> tuple[betting.Ar
     return np.log1p(sign * stakes * (1 - rate)), np.log1p(-sign * stakes * rate)
 
 
-def _weights(kinds: int, limits: Limits) -> tuple[list[float], float]:
-    """Shares of alpha: all devices together and then each target; and of one signal on one target."""
+def _weights(kinds: int, signals: int) -> tuple[list[float], float]:
+    """Shares of alpha: all devices together and then each target; and of one of the stopping signals on one target."""
     rates = [WEIGHT_ALL, *([WEIGHT_TARGETS / kinds] * kinds if kinds > 1 else [])]
-    stopping = sum(signal.stops for signal in judged(limits.tolerated))
-    whole = sum(rates) + (WEIGHT_SIGNALS if stopping else 0.0)
-    signal = WEIGHT_SIGNALS / stopping / kinds / whole if stopping else 0.0
+    whole = sum(rates) + (WEIGHT_SIGNALS if signals else 0.0)
+    signal = WEIGHT_SIGNALS / signals / kinds / whole if signals else 0.0
     return [weight / whole for weight in rates], signal
 
 

@@ -61,28 +61,32 @@ def test_bets_on_differences_are_fair(tolerated: float, low: float, high: float)
     assert (1 - chance) * after[0] + chance * after[1] == pytest.approx(1.0)
 
 
+def through_the_gate(outcomes: list[Outcome], played: replay.Course) -> tuple[bool, int]:
+    """Whether the gate that the engine asks stops one rollout, look by look, and after how many devices."""
+    asked, goal, proven, devices = 0, played.ends[0], False, len(outcomes)
+    while True:
+        part = replay.pace.parts(np.array([asked]), np.array([goal]), np.array([proven]))
+        asked = int(part[0]) if played.paced else goal
+        over, going_on = asked >= goal, played.proceeds_without_evidence
+        evidence = Evidence(outcomes[:asked], 1, over, devices - asked, going_on, ["a", "b"])
+        verdict = evaluate(evidence, played.limits)
+        if verdict.decision == "roll_back" or asked == devices:
+            return verdict.decision == "roll_back", asked
+        proven = verdict.figures["e_ok"] >= verdict.figures["e_ok_needed"]
+        if verdict.extend_by:
+            goal = asked + verdict.extend_by
+        elif over:
+            goal = next(end for end in played.ends if end > asked)
+
+
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.02, 0.1, 0.3]), st.sampled_from([7, 45, 130]))
 def test_the_replay_decides_as_the_gate_does(seed: int, rate: float, devices: int) -> None:
     """One imagined rollout through the arrays and through the gate that the engine asks."""
     failed = np.random.default_rng(seed).random(devices) < rate
-    played = replay.play(failed[None, :], course(devices, 2))
-    asked, goal, stopped = 0, ends(devices)[0], False
-    while not stopped:
-        proven = asked > 0 and verdict.figures["e_ok"] >= verdict.figures["e_ok_needed"]  # noqa: F821
-        asked = int(replay.pace.parts(np.array([asked]), np.array([goal]), np.array([proven]))[0])
-        kept = [
-            Outcome(f"d{n}", "ab"[n % 2], "broken" if failed[n] else "kept", n // 1000) for n in range(asked)
-        ]
-        evidence = Evidence(kept, 0, asked >= goal, devices - asked, devices < 40, ["a", "b"])
-        verdict = evaluate(evidence, LIMITS)
-        stopped = verdict.decision == "roll_back"
-        if asked == devices:
-            break
-        if verdict.decision == "wait":
-            goal = min(devices, asked + verdict.extend_by) if asked >= goal else goal
-        elif not stopped:
-            goal = next(end for end in ends(devices) if end > asked)
-    assert (stopped, asked) == (bool(played.stopped[0]), int(played.exposed[0]))
+    outline = course(devices, 2)
+    played = replay.play(failed[None, :], outline)
+    outcomes = [Outcome(f"d{n}", "ab"[n % 2], "broken" if failed[n] else "kept", 1) for n in range(devices)]
+    assert through_the_gate(outcomes, outline) == (bool(played.stopped[0]), int(played.exposed[0]))
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.3, 0.6]), st.sampled_from([0.02, 0.2]))
@@ -96,24 +100,13 @@ def test_the_replay_weighs_measured_differences_as_the_gate_does(
     failed = random.random(devices) < rate
     latency = np.clip(slower + random.normal(0, 0.1, devices), -1, 1).astype(np.float32)
     played = replay.play(failed[None, :], outline, differences={"latency": latency[None, :]})
-    asked = int(played.exposed[0])
-
-    def verdict(upto: int) -> str:
-        outcomes = [
-            Outcome(
-                f"d{n}",
-                "ab"[n % 2],
-                "broken" if failed[n] else "kept",
-                1,
-                {} if failed[n] else {"latency": Measure(float(latency[n]))},
-            )
-            for n in range(upto)
-        ]
-        return evaluate(Evidence(outcomes, 1, True, devices - upto, True, ["a", "b"]), limits).decision
-
-    assert (verdict(asked) == "roll_back") == bool(played.stopped[0])
-    before = [end for end in outline.ends if end < asked]
-    assert all(verdict(end) != "roll_back" for end in before)
+    outcomes = [
+        Outcome(f"d{n}", "ab"[n % 2], "broken", 1)
+        if failed[n]
+        else Outcome(f"d{n}", "ab"[n % 2], "kept", 1, {"latency": Measure(float(latency[n]))})
+        for n in range(devices)
+    ]
+    assert through_the_gate(outcomes, outline) == (bool(played.stopped[0]), int(played.exposed[0]))
 
 
 @pytest.mark.parametrize("shares", [(), (0.03, 0.9, 1), (1,)])
