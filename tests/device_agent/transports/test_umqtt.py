@@ -17,7 +17,7 @@ from tests.device_agent.transports.certificates import certificate
 from tests.device_agent.transports.conftest import Broker
 from tests.device_agent.transports.test_paho import COMMAND, PRESENCE, REPORT, peer, received
 from tests.device_agent.transports.umqtt_scenario import CHUNKS, READY
-from tests.services import free_port, installed, running
+from tests.services import free_port, installed, running, until
 
 # The client, the scenario compiled from source, and copies of chunks to compare.
 HEAP = "heapsize=192k"
@@ -76,8 +76,9 @@ def vm(tmp_path: Path) -> Device:
 def conversation(device: Device, broker: Any, **changes: Any) -> None:
     """Reports arrive, chunks come in order, a command is taken, and the end is said."""
     with peer(broker, REPORT, READY, PRESENCE) as server:
-        for topic in CHUNKS:
-            server.publish(topic, (topic.encode() * 500)[:4096], 1, True)
+        sent = [server.publish(topic, (topic.encode() * 500)[:4096], 1, True) for topic in CHUNKS]
+        # Before that the embedded broker may send one twice: as it comes in, and as a retained message.
+        until("the chunks to be stored", lambda: all(server.acknowledged(token) for token in sent))
         with device.running("talk", broker.config(**changes)) as process:
             messages = received(server, 21)
             # The embedded broker keeps the order of one topic, not of two.
