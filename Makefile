@@ -11,7 +11,7 @@ SAMPLE := \
   tests/device_agent/core/test_all_cuts.py::test_every_cut_on_cpython \
   tests/device_agent/runtimes/plan/test_plan_files.py::test_the_kernels_survive_many_damaged_plans \
   'tests/device_agent/runtimes/plan/test_machine_code.py::test_a_large_network_gives_the_bytes_of_tflm[ds_cnn-armv7emsp]' \
-  'tests/fleet/rollouts/test_error_rates.py::test_false_stops_in_ten_thousand_rollouts[50-1]'
+  'tests/fleet/rollouts/test_error_rates.py::test_false_stops_in_ten_thousand_rollouts[50-1-shares0]'
 
 .PHONY: help setup demo test test-full test-sample check bench mpy format system-packages clean
 

@@ -2,7 +2,9 @@
 
 import ast
 import re
+import shlex
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,6 +158,15 @@ def test_readme_names_only_things_that_exist() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", readme) if "://" not in link]
     missing += [link for link in links if not (ROOT / link).exists()]
     assert missing == []
+
+
+def test_every_thorough_test_of_the_sample_exists() -> None:
+    listed = (ROOT / "Makefile").read_text().partition("SAMPLE := ")[2].partition("\n\n")[0]
+    sample = shlex.split(listed.replace("\\\n", " "))
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-n", "0", "-m", "full", *sample]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert sample
+    assert found.returncode == 0, found.stdout + found.stderr
 
 
 @pytest.mark.parametrize("app", ["inventory", "telemetry", "rollouts", "registry"])
