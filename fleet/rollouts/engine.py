@@ -100,13 +100,8 @@ def stop(rollout: Rollout, sentence: str, now: datetime, decided_by_id: int | No
     with transaction.atomic():
         if not states.advance(rollout, "abort", reason=sentence, finished_at=now):
             return False
-        deliveries.lock_devices(deliveries.open_ones(rollout))
-        waiting = deliveries.not_asked_yet(rollout)
-        deliveries.cancel(waiting, now, "the rollout was aborted")
         # A device at work would finish the download: only a newer signed intent calls it back.
-        deliveries.go_back(rollout, Q(state__in=states.ACTIVE), now, "the rollout was aborted")
-        for wave in rollout.waves.exclude(state=Wave.State.PASSED):
-            states.advance(wave, "fail", finished_at=now)
+        _call_back(rollout, Q(state__in=states.ACTIVE), "the rollout was aborted", now)
         note(rollout, "abort", sentence, decided_by_id=decided_by_id)
     return True
 
@@ -116,15 +111,19 @@ def begin_way_back(rollout: Rollout, sentence: str, now: datetime) -> bool:
     with transaction.atomic():
         if not states.advance(rollout, "roll_back", reason=sentence, finished_at=None):
             return False
-        deliveries.lock_devices(deliveries.open_ones(rollout))
-        waiting = deliveries.not_asked_yet(rollout)
-        deliveries.cancel(waiting, now, "the rollout is rolled back")
-        deliveries.go_back(rollout, Q(), now, "the rollout is rolled back")
-        # From rows: several may be RUNNING when canaries were extended.
-        for wave in rollout.waves.exclude(state=Wave.State.PASSED):
-            states.advance(wave, "fail", finished_at=now)
+        _call_back(rollout, Q(), "the rollout is rolled back", now)
         tell(rollout)
     return True
+
+
+def _call_back(rollout: Rollout, which: Q, why: str, now: datetime) -> None:
+    """Ask nobody else, send those deliveries back, and close every wave that has not passed."""
+    deliveries.lock_devices(deliveries.open_ones(rollout))
+    deliveries.cancel(deliveries.not_asked_yet(rollout), now, why)
+    deliveries.go_back(rollout, which, now, why)
+    # From rows: several may be RUNNING when canaries were extended.
+    for wave in rollout.waves.exclude(state=Wave.State.PASSED):
+        states.advance(wave, "fail", finished_at=now)
 
 
 def note(rollout: Rollout, verb: str, sentence: str, wave: Wave | None = None, **more: object) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.benchmarks import _training
+
 ROWS = {"train": 1000, "calibration": 97, "validation": 300, "test": 400}
 SHAPE = (1, 16, 16)
 WIDTHS = (16, 32, 64)
@@ -29,21 +31,9 @@ def _train(x: np.ndarray, y: np.ndarray, seed: int, path: Path) -> None:
     import torch
 
     torch.manual_seed(seed)
-    torch.set_num_threads(1)
     net = resnet8()
-    optimizer = torch.optim.Adam(net.parameters(), RATE)
-    steps = EPOCHS * -(-len(x) // BATCH)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    inputs, labels = torch.from_numpy(x), torch.from_numpy(y)
-    for _ in range(EPOCHS):
-        for rows in torch.randperm(len(inputs)).split(BATCH):
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(net(inputs[rows]), labels[rows]).backward()
-            optimizer.step()
-            schedule.step()
-    net.eval()
-    example = torch.zeros(1, *SHAPE)
-    torch.onnx.export(net, (example,), path, dynamo=False, opset_version=17, input_names=["x"])
+    _training.fit(net, x, y, epochs=EPOCHS, batch=BATCH, rate=RATE)
+    _training.export(net, SHAPE, path)
 
 
 def resnet8() -> Any:

@@ -27,7 +27,7 @@ from compression_jobs.pipeline.publish import passes_test
 from compression_jobs.pipeline.recipe import Recipe, parse_recipe
 from compression_jobs.pipeline.targets import TARGETS
 from compression_jobs.pipeline.workshop import Workshop
-from tests.benchmarks import _idx
+from tests.benchmarks import _idx, _training
 
 TARGET = TARGETS["raspberry-pi-4"]
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -166,20 +166,9 @@ def _train(name: str, x: Any, y: Any, options: argparse.Namespace, path: Path) -
     import torch
 
     torch.manual_seed(options.seed)
-    torch.set_num_threads(1)
     net = _network(name)
-    inputs, labels = torch.from_numpy(x), torch.from_numpy(y)
-    optimizer = torch.optim.Adam(net.parameters(), FLOAT_RATE)
-    steps = options.float_epochs * -(-len(inputs) // BATCH)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(options.float_epochs):
-        for rows in torch.randperm(len(inputs)).split(BATCH):
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(net(inputs[rows]), labels[rows]).backward()
-            optimizer.step()
-            schedule.step()
-    net.eval()
-    torch.onnx.export(net, (inputs[:1],), path, dynamo=False, opset_version=17, input_names=["x"])
+    _training.fit(net, x, y, epochs=options.float_epochs, batch=BATCH, rate=FLOAT_RATE)
+    _training.export(net, x.shape[1:], path)
 
 
 def _network(name: str) -> Any:

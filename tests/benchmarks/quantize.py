@@ -24,7 +24,7 @@ from compression_jobs.pipeline.passes.kinds import Material
 from compression_jobs.pipeline.passes.options import NoOptions, QuantizeOptions
 from compression_jobs.pipeline.passes.quantize import quantize
 from device_agent.runtimes.onnx import open_session
-from tests.benchmarks import _digits
+from tests.benchmarks import _digits, _training
 
 TIMED = 5
 SPREAD = 2.5
@@ -161,19 +161,11 @@ def _train_uneven(data: Dataset, seed: int, path: Path) -> None:
     import torch
 
     torch.manual_seed(seed)
-    torch.set_num_threads(1)
     net = _ds_cnn()
-    optimizer = torch.optim.Adam(net.parameters(), _digits.RATE)
-    inputs, labels = (torch.from_numpy(each) for each in data.rows("train"))
-    for _ in range(_digits.EPOCHS):
-        for rows in torch.randperm(len(inputs)).split(_digits.BATCH):
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(net(inputs[rows]), labels[rows]).backward()
-            optimizer.step()
-    net.eval()
+    x, y = data.rows("train")
+    _training.fit(net, x, y, epochs=_digits.EPOCHS, batch=_digits.BATCH, rate=_digits.RATE, cosine=False)
     _make_uneven(net, np.random.default_rng(seed))
-    example = torch.zeros(1, *_digits.SHAPE)
-    torch.onnx.export(net, (example,), path, dynamo=False, opset_version=17, input_names=["x"])
+    _training.export(net, _digits.SHAPE, path)
 
 
 def _ds_cnn() -> Any:

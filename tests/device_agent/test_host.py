@@ -26,6 +26,14 @@ def hosted(state: Path, broker: Broker) -> Host:
     return Host(fields, LoopbackTransport(broker, "pi-1"), OnnxRuntime(), state)
 
 
+def installed(agent: Host, broker: Broker, folder: Path) -> Server:
+    """Deliver a first model and wait until it is installed; returns who may deliver more."""
+    server = Server(lambda topic, payload: broker.publish(topic, payload, retain=True), "pi-1", 256)
+    server.deliver(model(folder), "raspberry-pi-4")
+    until("the model", lambda: agent.status()["apps"]["main"]["installed"])
+    return server
+
+
 def test_turns_are_given_in_the_order_in_which_they_were_asked_for() -> None:
     turn = Turn()
     order: list[int] = []
@@ -52,9 +60,7 @@ def test_an_application_predicts_and_labels_in_its_own_process(state: Path, tmp_
     with hosted(state, broker) as agent:
         with pytest.raises(NoModel, match="no model installed yet"):
             agent.predict([1, 0, 0])
-        server = Server(lambda topic, payload: broker.publish(topic, payload, retain=True), "pi-1", 256)
-        server.deliver(model(tmp_path), "raspberry-pi-4")
-        until("the model", lambda: agent.status()["apps"]["main"]["installed"])
+        installed(agent, broker, tmp_path)
         prediction, outputs = agent.predict([0, 1, 0])
         assert outputs[0].tolist() == [0, 8, 0]
         assert agent.label(prediction, "middle")
@@ -68,9 +74,7 @@ def test_an_application_predicts_and_labels_in_its_own_process(state: Path, tmp_
 def test_a_model_survives_a_restart_and_serves_without_a_broker(state: Path, tmp_path: Path) -> None:
     broker = Broker()
     with hosted(state, broker) as agent:
-        server = Server(lambda topic, payload: broker.publish(topic, payload, retain=True), "pi-1", 256)
-        server.deliver(model(tmp_path), "raspberry-pi-4")
-        until("the model", lambda: agent.status()["apps"]["main"]["installed"])
+        installed(agent, broker, tmp_path)
     broker.stop()
     with hosted(state, broker) as again:
         until("the model to serve", lambda: again.status()["apps"]["main"]["phase"] == "live")
@@ -126,9 +130,7 @@ def test_an_unknown_runtime_in_the_provisioning_is_one_sentence(state: Path) -> 
 def test_a_model_in_the_shadow_is_compared_on_the_same_inputs(state: Path, tmp_path: Path) -> None:
     broker = Broker()
     with hosted(state, broker) as agent:
-        server = Server(lambda topic, payload: broker.publish(topic, payload, retain=True), "pi-1", 256)
-        server.deliver(model(tmp_path), "raspberry-pi-4")
-        until("the model", lambda: agent.status()["apps"]["main"]["installed"])
+        server = installed(agent, broker, tmp_path)
         before = agent.status()["apps"]["main"]["installed"]
         other = onnx.load_from_string(model(tmp_path))
         other.doc_string = "the same, but another file"

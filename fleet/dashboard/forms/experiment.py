@@ -4,11 +4,10 @@ from typing import Any
 
 from django import forms
 
-from fleet.dashboard.forms.registry import VersionChoice
+from fleet.dashboard.forms.registry import DeployableChoice
 from fleet.dashboard.forms.rollout import GroupChoice
 from fleet.dashboard.forms.styling import StyledForm
 from fleet.inventory.models import DeviceGroup
-from fleet.registry.models import CheckState, ModelVersion
 
 METRICS = [
     ("accuracy", "accuracy: share of right labelled answers"),
@@ -24,8 +23,8 @@ PROMOTIONS = [
 class ExperimentForm(StyledForm):
     """What the service needs; how each half gets its version is the default strategy."""
 
-    version_a = VersionChoice(queryset=ModelVersion.objects.none(), empty_label=None, label="Version a")
-    version_b = VersionChoice(queryset=ModelVersion.objects.none(), empty_label=None, label="Version b")
+    version_a = DeployableChoice(label="Version a")
+    version_b = DeployableChoice(label="Version b")
     group = GroupChoice(queryset=DeviceGroup.objects.all(), to_field_name="slug", empty_label=None)
     app = forms.CharField(max_length=64, initial="main", help_text="Which app of the devices runs it.")
     metric = forms.ChoiceField(choices=METRICS, label="What is compared")
@@ -51,13 +50,6 @@ class ExperimentForm(StyledForm):
         help_text="After this it ends without a winner.",
     )
     promote = forms.ChoiceField(choices=PROMOTIONS, label="At the end")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        ready = ModelVersion.objects.filter(state=CheckState.READY, artifacts__isnull=False).distinct()
-        for name in ("version_a", "version_b"):
-            versions = ready.select_related("model").order_by("model__slug", "-number")
-            self.fields[name].queryset = versions  # type: ignore[attr-defined]
 
     def order(self) -> dict[str, Any]:
         """What the service reads."""

@@ -87,6 +87,15 @@ class VersionChoice(ModelChoice):
         return str(obj)
 
 
+class DeployableChoice(VersionChoice):
+    """The versions that have an artifact to deliver, newest first."""
+
+    def __init__(self, **options: Any) -> None:
+        found = ModelVersion.objects.filter(state=CheckState.READY, artifacts__isnull=False).distinct()
+        ordered = found.select_related("model").order_by("model__slug", "-number")
+        super().__init__(queryset=ordered, empty_label=None, **options)
+
+
 class DatasetChoice(ModelChoice):
     """Datasets with their number of rows."""
 

@@ -6,10 +6,9 @@ from django import forms
 
 from fleet.dashboard.forms.conditions import ConditionsForm
 from fleet.dashboard.forms.gates import GatesForm
-from fleet.dashboard.forms.registry import VersionChoice
+from fleet.dashboard.forms.registry import DeployableChoice
 from fleet.dashboard.forms.styling import ModelChoice
 from fleet.inventory.models import DeviceGroup
-from fleet.registry.models import CheckState, ModelVersion
 
 EVIDENCE = [
     ("", "as its size suggests: proceed below 40 devices"),
@@ -29,7 +28,7 @@ class GroupChoice(ModelChoice):
 class RolloutForm(ConditionsForm, GatesForm):
     """What goes where, in which waves, on which evidence."""
 
-    version = VersionChoice(queryset=ModelVersion.objects.none(), empty_label=None)
+    version = DeployableChoice()
     group = GroupChoice(queryset=DeviceGroup.objects.all(), to_field_name="slug", empty_label=None)
     app = forms.CharField(max_length=64, initial="main", help_text="Which app of the devices runs it.")
     waves = forms.CharField(
@@ -76,11 +75,6 @@ class RolloutForm(ConditionsForm, GatesForm):
         help_text="Empty: at once.",
         widget=forms.DateTimeInput(attrs={"type": "datetime-local"}),
     )
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        ready = ModelVersion.objects.filter(state=CheckState.READY, artifacts__isnull=False).distinct()
-        self.fields["version"].queryset = ready.select_related("model").order_by("model__slug", "-number")  # type: ignore[attr-defined]
 
     def rules(self) -> dict[str, Any]:
         """The strategy as the service reads it; what it finds wrong it says itself."""

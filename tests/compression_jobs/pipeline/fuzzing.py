@@ -59,10 +59,11 @@ def damage(original: bytes, suffix: str, chance: random.Random) -> bytes:
         return _damaged_graph(original, chance)
     if suffix == ".npz" and chance.random() < 0.6:
         return _damaged_archive(original, chance)
-    return _damaged_bytes(original, chance)
+    return damaged_bytes(original, chance)
 
 
-def _damaged_bytes(original: bytes, chance: random.Random) -> bytes:
+def damaged_bytes(original: bytes, chance: random.Random) -> bytes:
+    """The file with some bytes changed, lost or doubled."""
     damaged = bytearray(original)
     for _ in range(chance.randint(1, 6)):
         place = chance.randrange(len(damaged))
@@ -87,7 +88,7 @@ def _damaged_archive(original: bytes, chance: random.Random) -> bytes:
             # The head of an array is where shapes and types are stated.
             head, rest = content[:128], content[128:]
             target.writestr(
-                info.filename, (_damaged_bytes(head, chance) if chance.random() < 0.7 else head) + rest
+                info.filename, (damaged_bytes(head, chance) if chance.random() < 0.7 else head) + rest
             )
     return out.getvalue()
 

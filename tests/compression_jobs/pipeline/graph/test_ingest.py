@@ -17,6 +17,7 @@ from compression_jobs.pipeline.graph.graph import Graph
 from compression_jobs.pipeline.graph.ingest import canonicalise, canonicalise_file, inline_external
 from compression_jobs.pipeline.graph.reading import parse_model
 from compression_jobs.pipeline.sandbox import Limits, run_limited
+from tests.compression_jobs.pipeline.fuzzing import damaged_bytes
 from tests.compression_jobs.pipeline.graph.models import build, conv_net, ops, save, save_external, weights
 from tests.compression_jobs.pipeline.graph.test_facts import conv_tflite
 from tests.compression_jobs.pipeline.graph.test_rewrites import run
@@ -361,18 +362,7 @@ def test_external_weights_arrive_unchanged(tmp_path):
 
 def mutants(original, count, seed):
     chance = random.Random(seed)
-    for _ in range(count):
-        mutant = bytearray(original)
-        for _ in range(chance.randint(1, 8)):
-            place = chance.randrange(len(mutant))
-            kind = chance.random()
-            if kind < 0.6:
-                mutant[place] = chance.randrange(256)
-            elif kind < 0.8:
-                del mutant[place : place + chance.randint(1, 20)]
-            else:
-                mutant[place:place] = mutant[: chance.randint(1, 40)]
-        yield bytes(mutant)
+    return (damaged_bytes(original, chance) for _ in range(count))
 
 
 def test_damaged_models_are_read_or_refused_but_never_break():
