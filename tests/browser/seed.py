@@ -4,6 +4,7 @@
 """
 
 import uuid
+from dataclasses import asdict
 from datetime import datetime, timedelta
 
 from django.core.management import call_command
@@ -12,8 +13,10 @@ from device_agent.core.histogram import Histogram
 from fleet.accounts.services import make_token
 from fleet.inventory.models import Command, Device, DeviceApp, DeviceGroup, InstalledSpan
 from fleet.registry.models import Artifact, ModelVersion
-from fleet.rollouts.models import Decision, Delivery, Rollout, Wave
+from fleet.rollouts.models import Decision, Delivery, Experiment, Pair, Rollout, Wave
 from fleet.rollouts.strategy import Strategy
+from fleet.rollouts.terms import Terms
+from fleet.rollouts.versus import judge
 from fleet.telemetry.models import Alert, Report
 from fleet.telemetry.rollups import roll_up
 from tests.browser.seed_workshop import Workshop
@@ -141,6 +144,30 @@ class Seed(Workshop):
         )
         return made
 
+    def experiment(self) -> None:
+        """Two versions on halves of the office, five pairs counted and one under way."""
+        made = Experiment.objects.create(
+            version_a=self.v1, version_b=self.v3, group=self.office, app="door", terms=Terms().model_dump(), strategy=Strategy().model_dump(),
+            reason="5 of 6 pairs counted; neither is shown to be better", created_at=self.ago(hours=5), looked_at=self.ago(minutes=1), created_by=self.admin,
+        )  # fmt: skip
+        values = [(0.94, 0.97), (0.95, 0.96), (0.96, 0.96), (0.93, 0.98), (0.95, 0.97)]
+        halves = list(zip(self.fleet[0:12:2], self.fleet[1:12:2], strict=True))
+        for number, (a, b) in enumerate(halves, 1):
+            counted = number <= len(values)
+            seen = dict(zip(("value_a", "value_b"), values[number - 1], strict=True)) if counted else {}
+            state = Pair.State.COUNTED if counted else Pair.State.WATCHED
+            Pair.objects.create(
+                experiment=made,
+                number=number,
+                device_a=a,
+                device_b=b,
+                state=state,
+                since=self.ago(hours=4),
+                **seen,
+            )
+        made.finding = asdict(judge([b - a for a, b in values], Terms().alpha))
+        made.save(update_fields=["finding"])
+
     def deliver(self, rollout: Rollout, wave: Wave, device: Device, began: datetime) -> Delivery:
         """A delivery that succeeded."""
         at = began + timedelta(minutes=2 * wave.number)
@@ -221,6 +248,7 @@ class Seed(Workshop):
             self.jobs,
             self.devices,
             self.rollouts,
+            self.experiment,
             self.installed,
             self.telemetry,
         ):
