@@ -116,7 +116,8 @@ def schedule(user: Caller, rollout: Rollout, start_at: datetime | None, *, note:
     with transaction.atomic():
         _lock(rollout)
         if rollout.state not in states.UNSTARTED:
-            raise _not_now(rollout, "scheduled", "it began already" if rollout.started_at else "")
+            began = rollout.started_at or rollout.state == Rollout.State.STARTING
+            raise _not_now(rollout, "scheduled", "it began already" if began else "")
         rollout.start_at = start_at
         if rollout.state == Rollout.State.SCHEDULED:
             rollout.reason = because(_when(rollout), note)
