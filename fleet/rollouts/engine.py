@@ -34,7 +34,7 @@ STEPS_A_TICK = 6
 
 # Who goes back once nobody else is asked, and why. A device at work would finish the download: only a newer signed
 # intent calls it back.
-_CALLED_BACK = {
+_CALLED_BACK: dict[str, tuple[Q, str]] = {
     Rollout.State.ABORTED: (Q(state__in=states.ACTIVE), "the rollout was aborted"),
     Rollout.State.ROLLING_BACK: (Q(), "the rollout is rolled back"),
 }

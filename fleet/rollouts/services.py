@@ -22,6 +22,9 @@ MAX_KEY = 64
 
 _GOING_BACK = (Rollout.State.ROLLING_BACK, Rollout.State.ROLLED_BACK)
 
+# What a start or an approval comes to by itself.
+_FOLLOW = (Rollout.State.SCHEDULED, Rollout.State.STARTING, Rollout.State.RUNNING)
+
 # In the order in which pages offer them.
 VERBS = ("start", "schedule", "approve", "pause", "resume", "advance", "retry", "abort", "roll-back")
 
@@ -282,9 +285,17 @@ def _verb(user: Caller, rollout: Rollout, event: str, verb: str, sentence: str) 
         _lock(rollout)
         if states.advance(rollout, event, reason=sentence):
             engine.note(rollout, verb, sentence, decided_by_id=user.pk)
-        elif rollout.state not in states.ROLLOUT[event].values():
+        elif rollout.state not in (
+            *states.ROLLOUT[event].values(),
+            *(_FOLLOW if _was_asked(rollout, verb) else ()),
+        ):
             raise _not_now(rollout, {"start": "started", "approve": "approved"}.get(verb, f"{verb}d"))
     return rollout
+
+
+def _was_asked(rollout: Rollout, verb: str) -> bool:
+    """Whether a rollout that is on its way was started, or approved, so that pressing it once more changes nothing."""
+    return verb == "start" or (verb == "approve" and strategy.read(rollout.strategy).require_approval)
 
 
 def _lock(rollout: Rollout) -> None:
