@@ -241,6 +241,24 @@ def test_a_higher_priority_supersedes_what_waits_and_what_is_at_work() -> None:
 
 
 @pytest.mark.django_db
+def test_a_rollout_that_lost_a_device_does_not_try_it_again() -> None:
+    """The first one's delivery failed and waits for its next try when the second one reaches the device."""
+    world = World(2)
+    first = world.create(waves=["100%"], retry={"attempts": 2, "first_wait_s": 60})
+    second = world.create(waves=[1, "100%"], priority=3)
+    later = second.deliveries.get(state="pending").device.name
+    world.devices[later].status("failed", world.now, reason="no room")
+    world.tick(2)
+    assert first.deliveries.get(device__name=later).state == "pending"
+    world.succeed([device for device in world.devices.values() if device.name != later])
+    world.tick(2)
+    assert second.deliveries.get(device__name=later).state == "offered"
+    world.tick(2, seconds=61)
+    assert first.deliveries.get(device__name=later).state == "superseded"
+    assert second.deliveries.get(device__name=later).state == "offered"
+
+
+@pytest.mark.django_db
 def test_a_device_never_installs_for_two_apps_at_once() -> None:
     """The second app waits, and says so, until the first has its end."""
     world = World(1)
