@@ -158,6 +158,27 @@ def test_the_tick_keeps_to_the_budget_of_a_site_across_rollouts() -> None:
 
 
 @pytest.mark.django_db
+def test_bytes_count_from_when_the_device_fetched_them() -> None:
+    """It was away for two days, fetched the version, and failed: no second time on that day."""
+    world = World(1)
+    budget = offers.bytes_to_install(world.v2)
+    rollout = world.create(
+        waves=["100%"],
+        budgets={"device_bytes_per_day": budget},
+        retry={"attempts": 2, "first_wait_s": 1},
+        delivery_timeout_s=1_000_000,
+    )
+    world.tick(1, days=2)
+    device = world.offered()[0]
+    for state in ("downloading", "verifying", "failed"):
+        device.status(state, world.now)
+    world.tick(2, hours=11)
+    assert going(rollout) == 0
+    world.tick(1, hours=3)
+    assert going(rollout) == 1
+
+
+@pytest.mark.django_db
 def test_a_device_that_asks_waits_for_its_owner() -> None:
     """Now, tonight, or no."""
     world = World(4)
