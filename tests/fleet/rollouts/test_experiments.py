@@ -171,7 +171,8 @@ def test_over_the_api_and_on_the_page(client: Client) -> None:
     assert (found["pairs"], found["alone"]) == (8, 1)
     assert found["sentence"].startswith("8 pairs of devices; 7 decide")
     pk = post("", body).json()["id"]
-    assert post("", {**body, "terms": {"metric": "x"}}).json()["error"] == "refused"
+    for nonsense in ({"metric": "x"}, {"alpha": 1e-300}):  # the second would ask for pairs without end
+        assert post("", {**body, "terms": nonsense}).json()["error"] == "refused"
     world.tick(3)
     world.succeed(world.offered())
     world.tick(2, seconds=15)
