@@ -24,7 +24,6 @@ _GOING_BACK = (Rollout.State.ROLLING_BACK, Rollout.State.ROLLED_BACK)
 
 # What a start or an approval comes to by itself.
 _FOLLOW = (Rollout.State.SCHEDULED, Rollout.State.STARTING, Rollout.State.RUNNING)
-
 # In the order in which pages offer them.
 VERBS = ("start", "schedule", "approve", "pause", "resume", "advance", "retry", "abort", "roll-back")
 
@@ -121,6 +120,8 @@ def schedule(user: Caller, rollout: Rollout, start_at: datetime | None, *, note:
         if rollout.state not in states.UNSTARTED:
             began = rollout.started_at or rollout.state == Rollout.State.STARTING
             raise _not_now(rollout, "scheduled", "it began already" if began else "")
+        if rollout.state != Rollout.State.DRAFT and rollout.start_at == start_at:
+            return rollout
         rollout.start_at = start_at
         if rollout.state == Rollout.State.SCHEDULED:
             rollout.reason = because(_when(rollout), note)
@@ -167,6 +168,8 @@ def advance(
         waiting = rollout.waves.filter(state__in=(Wave.State.HELD, Wave.State.SOAKING)).first()
         if waiting is None or rollout.state not in (Rollout.State.RUNNING, Rollout.State.HELD):
             raise _not_now(rollout, "advanced", "a wave must be held or soaking")
+        if wave not in (None, waiting.number):
+            raise _not_now(rollout, "advanced", f"wave {waiting.number} is {waiting.state}, not wave {wave}")
         if rollout.state == Rollout.State.HELD:
             states.advance(rollout, "advance", reason="")
         if states.advance(waiting, "pass", finished_at=now):
@@ -285,17 +288,16 @@ def _verb(user: Caller, rollout: Rollout, event: str, verb: str, sentence: str) 
         _lock(rollout)
         if states.advance(rollout, event, reason=sentence):
             engine.note(rollout, verb, sentence, decided_by_id=user.pk)
-        elif rollout.state not in (
-            *states.ROLLOUT[event].values(),
-            *(_FOLLOW if _was_asked(rollout, verb) else ()),
-        ):
+        elif rollout.state not in states.ROLLOUT[event].values() and not _went_on(rollout, verb):
             raise _not_now(rollout, {"start": "started", "approve": "approved"}.get(verb, f"{verb}d"))
     return rollout
 
 
-def _was_asked(rollout: Rollout, verb: str) -> bool:
-    """Whether a rollout that is on its way was started, or approved, so that pressing it once more changes nothing."""
-    return verb == "start" or (verb == "approve" and strategy.read(rollout.strategy).require_approval)
+def _went_on(rollout: Rollout, verb: str) -> bool:
+    """Whether a start or an approval was pressed before, and the scheduler has gone on from there."""
+    if verb not in ("start", "approve") or rollout.state not in _FOLLOW:
+        return False
+    return rollout.decisions.filter(verb=verb, decided_by__isnull=False).exists()
 
 
 def _lock(rollout: Rollout) -> None:
@@ -306,10 +308,15 @@ def _lock(rollout: Rollout) -> None:
 def _roll_back_part(user: Caller, rollout: Rollout, part: Part, now: datetime, note: str) -> Rollout:
     """The rollout itself goes on: only these devices go back, and those of them that wait are not asked any more."""
     chosen = part.of(rollout)
-    if not rollout.deliveries.filter(chosen).exists():
+    known = set(rollout.deliveries.filter(chosen).values_list("device__name", flat=True))
+    unknown = [f"{name[:64]} is not among them" for name in part.devices if name not in known]
+    if not known or unknown:
         raise Refused(
-            f"no device of rollout {rollout.pk} is {part}",
+            f"{len(unknown)} of the devices are not in this part of rollout {rollout.pk}"
+            if known
+            else f"no device of rollout {rollout.pk} is {part}",
             remedy="GET /api/v1/rollouts/ID/deliveries lists its devices.",
+            problems=unknown[:50],
         )
     with transaction.atomic():
         _lock(rollout)

@@ -81,7 +81,7 @@ def test_every_other_verb_is_refused_while_starting(world: World) -> None:
     rollout, now = begun(world), world.now
     verbs: list[tuple[str, dict[str, Any]]] = [
         ("pause", {}), ("resume", {}), ("advance", {"now": now}), ("retry", {"now": now}), ("roll_back", {"now": now}),
-        ("schedule", {"start_at": None}),
+        ("schedule", {"start_at": None}), ("approve", {}),
     ]  # fmt: skip
     for verb, more in verbs:
         with pytest.raises(Conflict, match="is starting") as refused:
