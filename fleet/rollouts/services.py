@@ -24,6 +24,7 @@ _GOING_BACK = (Rollout.State.ROLLING_BACK, Rollout.State.ROLLED_BACK)
 
 # What a start or an approval comes to by itself.
 _FOLLOW = (Rollout.State.SCHEDULED, Rollout.State.STARTING, Rollout.State.RUNNING)
+
 # In the order in which pages offer them.
 VERBS = ("start", "schedule", "approve", "pause", "resume", "advance", "retry", "abort", "roll-back")
 
