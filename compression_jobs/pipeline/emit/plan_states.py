@@ -42,4 +42,4 @@ def runs(state: q.State) -> list[tuple[int, int, int]]:
 
 
 def _in_arena(state: q.State) -> npt.NDArray[np.uint8]:
-    return state.first.reshape(-1).view(np.uint8) ^ UNSIGNED
+    return state.first.reshape(-1).view(np.uint8) ^ np.uint8(UNSIGNED)

@@ -8,7 +8,6 @@ from compression_jobs.pipeline.graph.memory import Buffer, plan
 from compression_jobs.pipeline.graph.quant_windows import Windowed, padded_shape, padding_name
 
 SUM_BYTES = 4
-HANDLE_BYTES = 4
 
 
 def buffers(graph: q.QuantGraph) -> list[Buffer]:

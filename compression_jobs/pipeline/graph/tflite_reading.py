@@ -79,14 +79,14 @@ def _read(content: bytes) -> TfliteModel:
     model = schema.Model.GetRootAs(content, 0)
     if not 1 <= model.SubgraphsLength() <= facts.MAX_SUBGRAPHS:
         raise Refused(facts.DAMAGED + f": it has {model.SubgraphsLength()} subgraphs")
-    stored, nodes, ends = _subgraph(model, 0)
+    stored, nodes, (inputs, outputs) = _subgraph(model, 0)
     called = {node.options.InitSubgraphIndex() for node in nodes if node.kind == "CALL_ONCE"}
     starts: dict[str, Stored] = {}
     for index in sorted(called):
         if not 1 <= index < model.SubgraphsLength():
             raise Refused(f"CALL_ONCE calls subgraph {index}, of {model.SubgraphsLength()}")
         _add_starts(starts, *_subgraph(model, index)[:2])
-    return TfliteModel(stored, nodes, *ends, model.SubgraphsLength(), starts, called)
+    return TfliteModel(stored, nodes, inputs, outputs, model.SubgraphsLength(), starts, called)
 
 
 def _subgraph(model: Any, index: int) -> tuple[list[Stored], list[Node], list[list[int]]]:
@@ -114,7 +114,9 @@ def _add_starts(starts: dict[str, Stored], stored: list[Stored], nodes: list[Nod
         if node.kind == "VAR_HANDLE" and len(node.outputs) == 1:
             handles[node.outputs[0]] = node.variable
         elif node.kind != "ASSIGN_VARIABLE" or len(node.inputs) != 2 or node.inputs[0] not in handles:
-            problems.append(f"{node.label}: a subgraph that is called once may only give constants to variables")
+            problems.append(
+                f"{node.label}: a subgraph that is called once may only give constants to variables"
+            )
         elif handles[node.inputs[0]] in starts:
             problems.append(f"{node.label}: variable {handles[node.inputs[0]]} is given two first values")
         elif stored[node.inputs[1]].values is None:

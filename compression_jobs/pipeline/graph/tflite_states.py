@@ -17,6 +17,7 @@ def _declare(importer: Importer, node: Node) -> None:
     if len(node.outputs) != 1:
         raise UnsupportedError(f"it has {len(node.outputs)} results")
     importer.variables.handles[node.outputs[0]] = node.variable
+    importer.names[node.outputs[0]] = ""  # what is read from it takes its name
 
 
 def _read(importer: Importer, node: Node) -> None:
@@ -30,7 +31,9 @@ def _read(importer: Importer, node: Node) -> None:
         variables.read[name] = importer.define(index)
         return
     if not _alike(importer.model.tensors[index], known):
-        raise UnsupportedError(f"{name} has another shape or scale where it is read than where it is assigned")
+        raise UnsupportedError(
+            f"{name} has another shape or scale where it is read than where it is assigned"
+        )
     importer.names[index] = known.name
 
 
@@ -64,8 +67,9 @@ def finish(importer: Importer) -> list[str]:
         elif left.shape != read.shape or not left.same_scale(read):
             problems.append(f"variable {name} is assigned with another shape or scale than it is read with")
         else:
-            # Variables that nothing is assigned to at first are zeros: bytes, whatever they stand for.
-            stored = np.zeros(read.shape, np.int8) if first is None else first.values
+            # A variable without a first value starts in TFLM as what stands for zeros.
+            zeros = np.full(read.shape, read.zero_point, np.int8)
+            stored = zeros if first is None or first.values is None else first.values
             importer.graph.states.append(q.State(read.name, _made(importer, left, name), stored))
     return problems
 
