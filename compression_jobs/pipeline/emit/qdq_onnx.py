@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from compression_jobs.pipeline.emit.onnx_tidying import shorten, skip_identities
 from compression_jobs.pipeline.errors import refuse_all
 from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.graph import copy_of
@@ -131,16 +132,15 @@ class _Writer:
         """Name the results, drop what nobody reads, check and serialise."""
         graph = self.graph
         given = [*graph.inputs, *(state.name for state in graph.states)]
-        left = [(name, name) for name in graph.outputs]
-        left += [(state.next, _next(state)) for state in graph.states]
+        left = [(name, name) for name in graph.outputs] + [(each.next, _next(each)) for each in graph.states]
         for name, label in left:
             self.node("Identity", [self.take(name, "own")], label)
         inputs = [_port(name, graph.tensors[name].shape) for name in given]
         outputs = [_port(label, graph.tensors[name].shape) for name, label in left]
         kept = {*given, *(label for _, label in left)}
-        _skip_identities(self.nodes, kept)
+        skip_identities(self.nodes, kept)
         constants = [numpy_helper.from_array(array, name) for name, array in self.constants.values()]
-        _shorten(self.nodes, constants, kept)
+        shorten(self.nodes, constants, kept)
         body = helper.make_graph(self.nodes, "quantized", inputs, outputs, constants)
         model = helper.make_model(
             body, opset_imports=[helper.make_opsetid("", OPSET)], producer_name=producer
@@ -182,33 +182,6 @@ def moves_nothing(shape: tuple[int, ...]) -> bool:
 
 def _port(name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
-
-
-def _skip_identities(nodes: list[onnx.NodeProto], outputs: set[str]) -> None:
-    """Let the last DequantizeLinear write each output itself."""
-    makers = {node.output[0]: node for node in nodes}
-    for node in [node for node in nodes if node.op_type == "Identity"]:
-        readers = sum(list(other.input).count(node.input[0]) for other in nodes)
-        if readers == 1 and node.input[0] not in outputs:
-            makers[node.input[0]].output[0] = node.output[0]
-            nodes.remove(node)
-
-
-def _shorten(nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], kept: set[str]) -> None:
-    """Number all inner tensors: on small models long names would weigh more than the weights."""
-    short: dict[str, str] = {name: name for name in kept}
-
-    def number(name: str) -> str:
-        if name not in short:
-            fresh = f"{len(short):x}"
-            short[name] = fresh if fresh not in kept else f"{fresh}_"
-        return short[name]
-
-    for tensor in constants:
-        tensor.name = number(tensor.name)
-    for node in nodes:
-        for names in (node.input, node.output):
-            names[:] = [number(name) if name else "" for name in names]
 
 
 # --- operators -----------------------------------------------------------------------------------

@@ -27,7 +27,11 @@ def from_tflite(content: bytes) -> q.QuantGraph:
 
 
 def _imported(model: TfliteModel) -> q.QuantGraph:
-    nodes = [node for node in model.nodes if not _is_shape_arithmetic(model, node)]
+    nodes = [
+        node
+        for node in model.nodes
+        if node.kind != tflite_states.SET_UP and not _is_shape_arithmetic(model, node)
+    ]
     refuse_all(
         [f"{node.label}: {node.kind} has no int8 form here" for node in nodes if node.kind not in HANDLERS],
         REMEDY,

@@ -104,7 +104,8 @@ def _take(importer: Importer, node: Node, source: q.Tensor, target: q.Tensor, ra
         raise UnsupportedError(f"it takes {list(shape)} of {list(source.shape)}, its result says otherwise")
     plain = target.shape == shape
     taken = target if plain else importer.between(target, shape, "taken")
-    starts, steps = tuple(each.start for each in ranges), tuple(each.step for each in ranges)
+    starts = tuple(each.start for each in ranges)
+    steps = tuple(each.step if len(each) > 1 else 1 for each in ranges)
     importer.add(q.Slice(node.label, (source.name,), taken.name, starts, steps))
     if not plain:
         importer.add(q.Reshape(f"{node.label}/shape", (taken.name,), target.name))

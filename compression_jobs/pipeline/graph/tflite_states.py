@@ -51,10 +51,6 @@ def _named(importer: Importer, node: Node, inputs: int) -> str:
     return name
 
 
-def _nothing(importer: Importer, node: Node) -> None:
-    """What a call sets up was read with the file."""
-
-
 def finish(importer: Importer) -> list[str]:
     """Turn the variables that a run reads before it assigns them into states. Returns the problems."""
     problems = []
@@ -90,8 +86,9 @@ def _made(importer: Importer, tensor: q.Tensor, variable: str) -> str:
     return copy.name
 
 
+# What CALL_ONCE calls was read with the file.
+SET_UP = "CALL_ONCE"
 HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
-    "CALL_ONCE": _nothing,
     "VAR_HANDLE": _declare,
     "READ_VARIABLE": _read,
     "ASSIGN_VARIABLE": _assign,
