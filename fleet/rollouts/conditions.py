@@ -14,7 +14,7 @@ DAY_S = 24 * 3600
 MAX_BYTES = 1 << 40
 _ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
-_PERCENT = re.compile(r"(100|[1-9]?\d)(\.\d{1,2})?%")
+_PERCENT = re.compile(r"(100|[1-9]?\d)(\.\d{1,2})?%", re.ASCII)
 
 
 def is_share(text: str) -> bool:

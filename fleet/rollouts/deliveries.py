@@ -118,10 +118,17 @@ def _sort_out(batch: list[Delivery], now: datetime) -> list[Delivery]:
 
 
 def _end_rivals(batch: list[Delivery], now: datetime) -> None:
-    """A device never has two deliveries of one app at once: the newest signed intent wins."""
-    app = batch[0].rollout.app
+    """A device never has two deliveries of one app at once: the newest signed intent wins.
+
+    What an earlier rollout has still in mind for the device ends as well, or its next try would come after ours.
+    """
+    rollout = batch[0].rollout
+    earlier = Q(rollout__started_at__lt=rollout.started_at)
+    earlier |= Q(rollout__started_at=rollout.started_at, rollout__lt=rollout.pk)
     rivals = Delivery.objects.filter(
-        device__in=[delivery.device_id for delivery in batch], rollout__app=app, state__in=states.ACTIVE
+        Q(state__in=states.ACTIVE) | Q(state=State.PENDING) & earlier,
+        device__in=[delivery.device_id for delivery in batch],
+        rollout__app=rollout.app,
     )
     for rival in rivals.exclude(pk__in=[delivery.pk for delivery in batch]).select_related("device"):
         move(rival, "supersede", now, "a newer intent for this device took its place")

@@ -126,7 +126,9 @@ class _State:
         if self.course.own_verdict:
             before = np.where(self.began > 0, total[np.arange(len(n)), self.began - 1], 0)
             nobody = wave_over & (seen - before == n - self.began)
-            stop, wave_over = stop | nobody, wave_over & ~nobody
+            alone = (n - self.began == 1) & (seen < n)
+            self.held |= nobody & alone
+            stop, wave_over = stop | (nobody & ~alone), wave_over & ~(nobody & ~alone)
         proven = crossings.passes <= n
         can_show = self.course.devices - n >= table.missing(n, seen)
         extend = wave_over & ~proven & can_show

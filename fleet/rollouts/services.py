@@ -117,6 +117,8 @@ def schedule(user: Caller, rollout: Rollout, start_at: datetime | None, *, note:
         _lock(rollout)
         if rollout.state not in states.UNSTARTED:
             raise _not_now(rollout, "scheduled", "it began already" if rollout.started_at else "")
+        if rollout.state != Rollout.State.DRAFT and rollout.start_at == start_at:
+            return rollout
         rollout.start_at = start_at
         if rollout.state == Rollout.State.SCHEDULED:
             rollout.reason = because(_when(rollout), note)
@@ -163,6 +165,8 @@ def advance(
         waiting = rollout.waves.filter(state__in=(Wave.State.HELD, Wave.State.SOAKING)).first()
         if waiting is None or rollout.state not in (Rollout.State.RUNNING, Rollout.State.HELD):
             raise _not_now(rollout, "advanced", "a wave must be held or soaking")
+        if wave not in (None, waiting.number):
+            raise _not_now(rollout, "advanced", f"wave {waiting.number} is {waiting.state}, not wave {wave}")
         if rollout.state == Rollout.State.HELD:
             states.advance(rollout, "advance", reason="")
         if states.advance(waiting, "pass", finished_at=now):
@@ -281,9 +285,19 @@ def _verb(user: Caller, rollout: Rollout, event: str, verb: str, sentence: str) 
         _lock(rollout)
         if states.advance(rollout, event, reason=sentence):
             engine.note(rollout, verb, sentence, decided_by_id=user.pk)
-        elif rollout.state not in states.ROLLOUT[event].values():
+        elif rollout.state not in states.ROLLOUT[event].values() and not _went_on(rollout, verb):
             raise _not_now(rollout, {"start": "started", "approve": "approved"}.get(verb, f"{verb}d"))
     return rollout
+
+
+def _went_on(rollout: Rollout, verb: str) -> bool:
+    """Whether a start or an approval was pressed before, and the scheduler has gone on from there."""
+    if verb not in ("start", "approve") or rollout.state not in (
+        Rollout.State.SCHEDULED,
+        Rollout.State.RUNNING,
+    ):
+        return False
+    return rollout.decisions.filter(verb=verb, decided_by__isnull=False).exists()
 
 
 def _lock(rollout: Rollout) -> None:
@@ -294,10 +308,15 @@ def _lock(rollout: Rollout) -> None:
 def _roll_back_part(user: Caller, rollout: Rollout, part: Part, now: datetime, note: str) -> Rollout:
     """The rollout itself goes on: only these devices go back, and those of them that wait are not asked any more."""
     chosen = part.of(rollout)
-    if not rollout.deliveries.filter(chosen).exists():
+    known = set(rollout.deliveries.filter(chosen).values_list("device__name", flat=True))
+    unknown = [f"{name[:64]} is not among them" for name in part.devices if name not in known]
+    if not known or unknown:
         raise Refused(
-            f"no device of rollout {rollout.pk} is {part}",
+            f"{len(unknown)} of the devices are not in this part of rollout {rollout.pk}"
+            if known
+            else f"no device of rollout {rollout.pk} is {part}",
             remedy="GET /api/v1/rollouts/ID/deliveries lists its devices.",
+            problems=unknown[:50],
         )
     with transaction.atomic():
         _lock(rollout)

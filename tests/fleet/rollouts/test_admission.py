@@ -158,6 +158,27 @@ def test_the_tick_keeps_to_the_budget_of_a_site_across_rollouts() -> None:
 
 
 @pytest.mark.django_db
+def test_bytes_count_from_when_the_device_fetched_them() -> None:
+    """It was away for two days, fetched the version, and failed: no second time on that day."""
+    world = World(1)
+    budget = offers.bytes_to_install(world.v2)
+    rollout = world.create(
+        waves=["100%"],
+        budgets={"device_bytes_per_day": budget},
+        retry={"attempts": 2, "first_wait_s": 1},
+        delivery_timeout_s=1_000_000,
+    )
+    world.tick(1, days=2)
+    device = world.offered()[0]
+    for state in ("downloading", "verifying", "failed"):
+        device.status(state, world.now)
+    world.tick(2, hours=11)
+    assert going(rollout) == 0
+    world.tick(1, hours=3)
+    assert going(rollout) == 1
+
+
+@pytest.mark.django_db
 def test_a_device_that_asks_waits_for_its_owner() -> None:
     """Now, tonight, or no."""
     world = World(4)
@@ -238,6 +259,24 @@ def test_a_higher_priority_supersedes_what_waits_and_what_is_at_work() -> None:
     assert f"rollout {second.pk} has a higher priority" in set(
         first.deliveries.values_list("reason", flat=True)
     )
+
+
+@pytest.mark.django_db
+def test_a_rollout_that_lost_a_device_does_not_try_it_again() -> None:
+    """The first one's delivery failed and waits for its next try when the second one reaches the device."""
+    world = World(2)
+    first = world.create(waves=["100%"], retry={"attempts": 2, "first_wait_s": 60})
+    second = world.create(waves=[1, "100%"], priority=3)
+    later = second.deliveries.get(state="pending").device.name
+    world.devices[later].status("failed", world.now, reason="no room")
+    world.tick(2)
+    assert first.deliveries.get(device__name=later).state == "pending"
+    world.succeed([device for device in world.devices.values() if device.name != later])
+    world.tick(2)
+    assert second.deliveries.get(device__name=later).state == "offered"
+    world.tick(2, seconds=61)
+    assert first.deliveries.get(device__name=later).state == "superseded"
+    assert second.deliveries.get(device__name=later).state == "offered"
 
 
 @pytest.mark.django_db

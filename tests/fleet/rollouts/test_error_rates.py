@@ -118,6 +118,15 @@ def test_good_rollouts_are_rarely_stopped(shares: tuple[float, ...], targets: in
     assert at_most(int(stopped.sum()), 600, LIMITS.alpha)
 
 
+@pytest.mark.parametrize("devices", [20, 50])
+def test_good_rollouts_in_waves_of_one_device_are_rarely_stopped(devices: int) -> None:
+    """One of so many devices goes back by bad luck, and then its wave has nobody who kept it."""
+    failed = np.random.default_rng(5).random((2000, devices)) < LIMITS.p0
+    kinds = np.zeros(devices, dtype=np.int64)
+    one_by_one = replay.Course(range(1, devices + 1), kinds, LIMITS, devices < 40, own_verdict=True)
+    assert at_most(int(replay.play(failed, one_by_one).stopped.sum()), 2000, LIMITS.alpha)
+
+
 def test_a_bad_version_is_stopped_early() -> None:
     """One device in five fails: nearly always stopped, most of the fleet never asked."""
     played = replay.play(np.random.default_rng(6).random((500, 200)) < 0.2, course(200))
