@@ -23,6 +23,9 @@ MOST_AHEAD = timedelta(days=366)
 
 _GOING_BACK = (Rollout.State.ROLLING_BACK, Rollout.State.ROLLED_BACK)
 
+# What a start or an approval comes to by itself.
+_FOLLOW = (Rollout.State.SCHEDULED, Rollout.State.STARTING, Rollout.State.RUNNING)
+
 # In the order in which pages offer them.
 VERBS = ("start", "schedule", "approve", "pause", "resume", "advance", "retry", "abort", "roll-back")
 
@@ -119,7 +122,8 @@ def schedule(user: Caller, rollout: Rollout, start_at: datetime | None, *, note:
     with transaction.atomic():
         _lock(rollout)
         if rollout.state not in states.UNSTARTED:
-            raise _not_now(rollout, "scheduled", "it began already" if rollout.started_at else "")
+            began = rollout.started_at or rollout.state == Rollout.State.STARTING
+            raise _not_now(rollout, "scheduled", "it began already" if began else "")
         if rollout.state != Rollout.State.DRAFT and rollout.start_at == start_at:
             return rollout
         rollout.start_at = start_at
@@ -295,10 +299,7 @@ def _verb(user: Caller, rollout: Rollout, event: str, verb: str, sentence: str) 
 
 def _went_on(rollout: Rollout, verb: str) -> bool:
     """Whether a start or an approval was pressed before, and the scheduler has gone on from there."""
-    if verb not in ("start", "approve") or rollout.state not in (
-        Rollout.State.SCHEDULED,
-        Rollout.State.RUNNING,
-    ):
+    if verb not in ("start", "approve") or rollout.state not in _FOLLOW:
         return False
     return rollout.decisions.filter(verb=verb, decided_by__isnull=False).exists()
 
