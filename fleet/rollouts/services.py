@@ -18,9 +18,11 @@ from fleet.rollouts.parts import Part
 
 MAX_NOTE = 500
 MAX_KEY = 64
-MOST_AHEAD = timedelta(days=366)
+# Further than that is a slip, or beyond what a calendar holds.
+MOST_AHEAD = timedelta(days=36525)
 
 
+_GONE_ON = (Rollout.State.SCHEDULED, Rollout.State.STARTING, Rollout.State.RUNNING)
 _GOING_BACK = (Rollout.State.ROLLING_BACK, Rollout.State.ROLLED_BACK)
 
 # What a start or an approval comes to by itself.
@@ -338,7 +340,7 @@ def _roll_back_part(user: Caller, rollout: Rollout, part: Part, now: datetime, n
 def _refuse_far_away(start_at: datetime | None) -> None:
     if start_at is not None and start_at > timezone.now() + MOST_AHEAD:
         raise Refused(
-            f"{start_at:%Y-%m-%d} is more than {MOST_AHEAD.days} days ahead",
+            f"{start_at:%Y-%m-%d} is more than a hundred years ahead",
             remedy="Keep a draft, and start it when its time comes.",
         )
 

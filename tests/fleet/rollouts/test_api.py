@@ -66,4 +66,4 @@ def test_viewers_watch_and_unknown_things_are_named() -> None:
 
     assert post("clone", version=0).status_code == 404
     far = post("schedule", start_at="9999-12-31T23:59:59-12:00")
-    assert (far.status_code, far.json()["detail"]) == (422, "9999-12-31 is more than 366 days ahead")
+    assert (far.status_code, far.json()["detail"]) == (422, "9999-12-31 is more than a hundred years ahead")
