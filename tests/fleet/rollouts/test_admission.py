@@ -360,7 +360,8 @@ def test_a_version_to_pass_through_is_installed_on_the_way() -> None:
 
 
 @pytest.mark.django_db
-def test_a_device_that_waits_on_the_way_goes_back_as_well() -> None:
+@pytest.mark.parametrize("mode", ["keep", "revert"])
+def test_a_device_that_waits_on_the_way_goes_back_as_well(mode: Any) -> None:
     """It runs version 2, and the budget lets version 3 come tomorrow only."""
     world = World(1)
     v3 = ArtifactFactory(version=VersionFactory(model=world.v1.version.model))
@@ -373,6 +374,6 @@ def test_a_device_that_waits_on_the_way_goes_back_as_well() -> None:
     world.succeed(world.offered())
     world.tick(2)
     assert rollout.deliveries.get().state == "pending"
-    services.roll_back(world.user, world.fresh(rollout), now=world.now)
+    services.abort(world.user, world.fresh(rollout), mode, now=world.now)
     world.tick()
     assert world.devices["pi-0"].desired()["version"] == 1
