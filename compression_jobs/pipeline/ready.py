@@ -42,7 +42,8 @@ def carry(model: Path, recipe: Recipe, runtime: str) -> Made:
 def convert(model: Path, form: str, out: Path) -> dict[str, int]:
     """Write a ready int8 `.tflite` in one of the `FORMS`; C becomes a folder, or a `.zip` if `out` is called so.
 
-    Returns the bytes of the file and of the activations. Raises Refused. Runs in a limited child.
+    Returns the bytes of the file, of the activations, and of what is kept between runs. Raises Refused. Runs in a limited
+    child.
     """
     graph = from_tflite(model.read_bytes())
     data = write_form(graph, form)
@@ -51,7 +52,12 @@ def convert(model: Path, form: str, out: Path) -> dict[str, int]:
     else:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             archive.extractall(out)
-    return {"bytes": len(data), "activation_bytes": micro_head_bytes(graph)}
+    return {
+        "bytes": len(data),
+        "activation_bytes": micro_head_bytes(graph),
+        "state_bytes": graph.state_bytes,
+        "states": len(graph.states),
+    }
 
 
 def _output_scale(content: bytes, facts: dict[str, Any]) -> dict[str, Any] | None:

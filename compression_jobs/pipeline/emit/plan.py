@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from compression_jobs.pipeline.emit import plan_states
 from compression_jobs.pipeline.emit.plan_arena import is_direct, place, scratch
+from compression_jobs.pipeline.emit.plan_states import UNSIGNED, kept
 from compression_jobs.pipeline.errors import refuse_all
+from compression_jobs.pipeline.graph import quant_states
 from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.quant_arithmetic import (
     QMAX,
@@ -27,20 +30,23 @@ from compression_jobs.pipeline.graph.quant_tables import table
 from compression_jobs.pipeline.graph.quant_windows import kernel_of
 from device_agent.runtimes.plan import kinds
 from device_agent.runtimes.plan import layout as p
-from device_agent.runtimes.plan.words import AXES, WORDS
-
-UNSIGNED = 128  # stored bytes are the int8 value plus this
+from device_agent.runtimes.plan.words import AXES, WITHOUT_STATE, WORDS
 
 
 def emit(graph: q.QuantGraph) -> bytes:
     """The plan file of `graph`, the same bytes each time; raises Refused when arithmetic would not be exact."""
     graph.refuse_islands()
     problems = [problem for op in graph.ops for problem in _problems_of(graph, op)]
+    problems += [problem for state in graph.states for problem in plan_states.problems(state)]
     refuse_all(problems, "use onnxruntime for this model, or change these operators")
     refuse_all(graph.problems(), "calibrate with other rows, or keep the model in float")
     writer = _Writer(graph)
+    _read_states(writer)
+    assignments = quant_states.assignments(graph)
     for op in graph.ops:
         EMITTERS[type(op)](writer, op)
+        for state in assignments.get(op.output, ()):
+            _exchange(writer, state, writer.offsets[state.next], writer.offsets[kept(state)])
     return writer.finish()
 
 
@@ -50,7 +56,7 @@ def _problems_of(graph: q.QuantGraph, op: q.Op) -> list[str]:
         return [f"{op.name}: {type(op).__name__} is not in the micropython operator table ({names})"]
     if isinstance(op, q.Softmax) and graph.tensor_of(op).shape[-1] > p.SOFTMAX_WIDTH:
         return [f"{op.name}: softmax over more than {p.SOFTMAX_WIDTH} values leaves 32-bit arithmetic"]
-    if isinstance(op, q.Transpose | q.Mul) and len(graph.output_of(op).shape) > AXES:
+    if isinstance(op, q.Transpose | q.Mul | q.Slice) and len(graph.output_of(op).shape) > AXES:
         return [f"{op.name}: more than {AXES} axes"]
     return []
 
@@ -83,7 +89,8 @@ class _Writer:
         end = p.HEADER_BYTES + len(edges) + len(operators)
         start = end + -end % 16
         sizes = (len(self.operators), self.arena_bytes, start, len(self.weights))
-        head = struct.pack(p.HEADER, p.MAGIC, p.VERSION, *sizes, len(graph.inputs), len(graph.outputs))
+        version = p.VERSION if graph.states else WITHOUT_STATE
+        head = struct.pack(p.HEADER, p.MAGIC, version, *sizes, len(graph.inputs), len(graph.outputs))
         return head + edges + operators + bytes(start - end) + bytes(self.weights)
 
     def _edge(self, name: str) -> bytes:
@@ -321,6 +328,28 @@ def _reshape(writer: _Writer, op: q.Reshape) -> None:
     assert writer.offsets[op.inputs[0]] == writer.offsets[op.output]
 
 
+def _read_states(writer: _Writer) -> None:
+    """States that cannot be read where they lie are copied first."""
+    for state in writer.graph.states:
+        if not plan_states.starts_as_zeros(state):
+            _exchange(writer, state, writer.offsets[kept(state)], writer.offsets[state.name])
+
+
+def _exchange(writer: _Writer, state: q.State, source: int, target: int) -> None:
+    """A state from or to its place, where it lies as the exclusive or with its first value; nothing if it is there."""
+    if source != target:
+        for start, size, flip in plan_states.runs(state):
+            _move(writer, source + start, target + start, (size,), flip=flip)
+
+
+def _slice(writer: _Writer, op: q.Slice) -> None:
+    steps = _steps(writer.graph.tensor_of(op).shape)
+    start = sum(at * step for at, step in zip(op.starts, steps, strict=True))
+    places = _places(writer, op)
+    sizes, taken = writer.graph.output_of(op).shape, zip(op.steps, steps, strict=True)
+    _gather(writer, places["source"] + start, places["target"], sizes, [a * b for a, b in taken])
+
+
 def _transpose(writer: _Writer, op: q.Transpose) -> None:
     steps = _steps(writer.graph.tensor_of(op).shape)
     sizes = writer.graph.output_of(op).shape
@@ -354,4 +383,5 @@ EMITTERS: dict[type[q.Op], Callable[..., None]] = {
     q.Concat: _concat,
     q.Reshape: _reshape,
     q.Transpose: _transpose,
+    q.Slice: _slice,
 }

@@ -108,6 +108,16 @@ def _transpose(op: q.Transpose, sources: list[Shape], target: Shape) -> bool:
     return target == tuple(shape[axis] for axis in op.order)
 
 
+def _slice(op: q.Slice, sources: list[Shape], target: Shape) -> bool:
+    shape = sources[0]
+    if not len(shape) == len(target) == len(op.starts) == len(op.steps) or op.starts[0] != 0:
+        return False
+    return all(
+        start >= 0 and step >= 1 and start + (taken - 1) * step < size
+        for start, step, taken, size in zip(op.starts, op.steps, target, shape, strict=True)
+    )
+
+
 RULES: dict[type[q.Op], Callable[[Any, list[Shape], Shape], bool]] = {
     q.Conv: _convolution,
     q.DepthwiseConv: _convolution,
@@ -121,4 +131,5 @@ RULES: dict[type[q.Op], Callable[[Any, list[Shape], Shape], bool]] = {
     q.Pad: _pad,
     q.Reshape: _reshape,
     q.Transpose: _transpose,
+    q.Slice: _slice,
 }

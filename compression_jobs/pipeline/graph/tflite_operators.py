@@ -6,9 +6,11 @@ from typing import Literal
 from ai_edge_litert import schema_py_generated as schema
 
 from compression_jobs.pipeline.graph import quantgraph as q
+from compression_jobs.pipeline.graph import tflite_moves, tflite_states
 from compression_jobs.pipeline.graph.quant_arithmetic import QMIN
 from compression_jobs.pipeline.graph.quant_windows import same_padding
 from compression_jobs.pipeline.graph.tflite_importer import Importer, UnsupportedError
+from compression_jobs.pipeline.graph.tflite_moves import reshaped
 from compression_jobs.pipeline.graph.tflite_reading import Node
 
 
@@ -66,23 +68,11 @@ def _fully_connected(importer: Importer, node: Node) -> None:
             f"{source.size} inputs meet weights for {inputs}: only one row has an int8 form here"
         )
     activation, target = importer.activation(node.options), importer.target(node)
-    flat = _reshaped(importer, node, source, (1, inputs), "flat")
+    flat = reshaped(importer, node, source, (1, inputs), "flat")
     result = target if len(target.shape) == 2 else importer.between(target, (1, outputs), "flat")
     importer.add(q.FullyConnected(node.label, (flat.name,), result.name, weights, activation))
     if result is not target:
         importer.add(q.Reshape(f"{node.label}/shape", (result.name,), target.name))
-
-
-def _reshaped(
-    importer: Importer, node: Node, source: q.Tensor, shape: tuple[int, ...], what: str
-) -> q.Tensor:
-    if source.shape == shape:
-        return source
-    name = f"{node.label}/{what}"
-    made = q.Tensor(name, shape, source.scale, source.zero_point)
-    importer.graph.tensors[name] = made
-    importer.add(q.Reshape(name, (source.name,), name))
-    return made
 
 
 def _arithmetic(kind: type[q.Add] | type[q.Sub] | type[q.Mul]) -> Callable[[Importer, Node], None]:
@@ -108,43 +98,12 @@ def _mean(importer: Importer, node: Node) -> None:
         raise UnsupportedError("only means over height and width have an int8 form here")
     channels = source.shape[-1]
     if len(source.shape) == 3:
-        source = _reshaped(importer, node, source, (1, 1, *source.shape[1:]), "picture")
+        source = reshaped(importer, node, source, (1, 1, *source.shape[1:]), "picture")
     plain = target.shape in ((1, channels), (1, 1, 1, channels))
     result = target if plain else importer.between(target, (1, channels), "flat")
     importer.add(q.Mean(node.label, (source.name,), result.name))
     if result is not target:
         importer.add(q.Reshape(f"{node.label}/shape", (result.name,), target.name))
-
-
-def _pad(importer: Importer, node: Node) -> None:
-    """Put off: a convolution or maximum behind it may take it over."""
-    source, amounts = importer.source(node), importer.numbers(node, 1)
-    if (
-        len(source.shape) != 4
-        or len(amounts) != 8
-        or any(amounts[i] for i in (0, 1, 6, 7))
-        or min(amounts) < 0
-    ):
-        raise UnsupportedError("only padding of height and width has an int8 form here")
-    value = source.zero_point
-    if node.kind == "PADV2":
-        fill = importer.stored(node, 2)
-        if fill is None or fill.values is None or fill.dtype != "int8" or fill.values.size != 1:
-            raise UnsupportedError("it pads with a value that is computed")
-        value = int(fill.values.ravel()[0])
-    if len(node.outputs) != 1:
-        raise UnsupportedError(f"it has {len(node.outputs)} results")
-    importer.pads[node.outputs[0]] = (node.inputs[0], (amounts[2], amounts[4], amounts[3], amounts[5]), value)
-
-
-def _reshape(importer: Importer, node: Node) -> None:
-    source, target = importer.source(node), importer.target(node)
-    importer.add(q.Reshape(node.label, (source.name,), target.name))
-
-
-def _transpose(importer: Importer, node: Node) -> None:
-    source, order = importer.source(node), tuple(importer.numbers(node, 1))
-    importer.add(q.Transpose(node.label, (source.name,), importer.target(node).name, order))
 
 
 def _softmax(importer: Importer, node: Node) -> None:
@@ -182,6 +141,8 @@ def _inner_dequantize(importer: Importer, node: Node) -> None:
 
 
 HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
+    **tflite_moves.HANDLERS,
+    **tflite_states.HANDLERS,
     "CONV_2D": _conv,
     "DEPTHWISE_CONV_2D": _conv,
     "FULLY_CONNECTED": _fully_connected,
@@ -192,12 +153,6 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     "MAX_POOL_2D": _pool,
     "AVERAGE_POOL_2D": _pool,
     "MEAN": _mean,
-    "PAD": _pad,
-    "PADV2": _pad,
-    "RESHAPE": _reshape,
-    "SQUEEZE": _reshape,
-    "EXPAND_DIMS": _reshape,
-    "TRANSPOSE": _transpose,
     "SOFTMAX": _softmax,
     "RELU": _rectify("relu"),
     "RELU6": _rectify("relu6"),
