@@ -52,8 +52,7 @@ def make(
         left_out = _without_labels(graph, recipe)
         models = {name: Path(path) for name, path in (others or {}).items()}
         kept = Stages.of(stages, model, data, seed, models)
-        told = Told(folder / STEPS_FILE)
-        bench = Bench(recipe, seed, data, graph, told, kept, models)
+        bench = Bench(recipe, seed, data, graph, Told(folder / STEPS_FILE), kept, models)
         made = _compressed(bench, runtime, left_out)
     beside.write(folder, made.normalisation)
     return {
@@ -63,11 +62,15 @@ def make(
         "output": made.output,
         "normalisation": made.normalisation,
         "notes": list(made.notes),
-        "steps": [
-            {**step.as_dict(), "seed": step_seed(seed, recipe, position)}
-            for position, step in enumerate(recipe.steps)
-        ],
+        "steps": _seeded(recipe, seed),
     }
+
+
+def _seeded(recipe: Recipe, seed: int) -> list[dict[str, Any]]:
+    return [
+        {**step.as_dict(), "seed": step_seed(seed, recipe, position)}
+        for position, step in enumerate(recipe.steps)
+    ]
 
 
 def _without_labels(graph: Graph, recipe: Recipe) -> tuple[str, ...]:

@@ -201,7 +201,11 @@ def _layer_of_affine(graph: Graph, node: NodeProto) -> list[NodeProto] | None:
     shape = graph.shapes.get(node.output[0], ())
     affine = scale_and_shift(graph, node)
     is_row = len(shape) == 2 and shape[1] <= MOST_IN_A_ROW
-    if affine is None or not (is_row or len(shape) in (3, 4)) or graph.dtypes.get(node.output[0]) != "float32":
+    if (
+        affine is None
+        or not (is_row or len(shape) in (3, 4))
+        or graph.dtypes.get(node.output[0]) != "float32"
+    ):
         return None
     source, scale, shift = affine
     if is_row:
