@@ -109,7 +109,7 @@ def scale_and_shift(graph: Graph, node: NodeProto) -> tuple[str, Array, Array] |
     if place is None or shape is None or (place == 0 and node.op_type == "Div"):
         return None
     constant = graph.constant(node, place)
-    values = None if constant is None else _per_channel(constant, shape)
+    values = None if constant is None else per_channel(constant, shape)
     if values is None or graph.shapes.get(node.input[1 - place]) != shape:
         return None
     one, zero = np.ones_like(values), np.zeros_like(values)
@@ -122,7 +122,7 @@ def scale_and_shift(graph: Graph, node: NodeProto) -> tuple[str, Array, Array] |
     return str(node.input[1 - place]), scale, shift
 
 
-def _per_channel(constant: Array, shape: Shape) -> Array | None:
+def per_channel(constant: Array, shape: Shape) -> Array | None:
     """The constant as one float64 a channel (axis 1), when it only varies along that axis."""
     if constant.dtype.kind != "f" or constant.ndim > len(shape) or len(shape) < 2:
         return None
