@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compression_jobs.pipeline import beside
 from compression_jobs.pipeline.dataset import Dataset
 from compression_jobs.pipeline.streams import steps_of
-from device_agent.runtimes.edges import Edge
+from device_agent.runtimes.edges import Edge, normalised
 from device_agent.runtimes.plan.twin import Plan
 
 TIMED_RUNS = 30
@@ -35,7 +36,8 @@ def stored(artifact: Path, rows: npt.NDArray[Any]) -> Int8Array:
     flat = rows.reshape(len(rows), -1)
     if flat.dtype == np.uint8:  # what a uint8 model takes; inside it is int8
         return (flat ^ 128).view(np.int8)
-    return np.asarray(_edge(_open(artifact).inputs[0], flat.shape).from_numbers(flat), np.int8)
+    [edge] = normalised([_edge(_open(artifact).inputs[0], rows.shape)], beside.read(artifact))
+    return np.asarray(edge.from_numbers(rows), np.int8).reshape(flat.shape)
 
 
 def keeps_state(artifact: Path) -> bool:

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compression_jobs.pipeline import beside
 from compression_jobs.pipeline.dataset import Dataset
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph.facts_tflite import keeps_state
 from compression_jobs.pipeline.resident import ResidentSet
 from compression_jobs.pipeline.stopwatch import host_latency
 from compression_jobs.pipeline.streams import steps_of
-from device_agent.runtimes.edges import Edge
+from device_agent.runtimes.edges import Edge, normalised
 from device_agent.runtimes.litert import LiteRtRuntime
 
 Array = npt.NDArray[Any]
@@ -37,7 +38,7 @@ class LiteRt:
     def __init__(self, artifact: Path) -> None:
         self._runtime = LiteRtRuntime()
         try:
-            self._runtime.load(str(artifact), {})
+            self._runtime.load(str(artifact), {"normalisation": beside.read(artifact)})
         except (ValueError, RuntimeError) as error:
             raise Refused(f"LiteRT cannot load the model: {_first_line(error)}") from error
         self.inputs, self.outputs = self._runtime.inputs, self._runtime.outputs
@@ -70,7 +71,7 @@ class TfliteMicro:
                 f"TensorFlow Lite Micro cannot load the model: {_first_line(error)}",
                 remedy="LiteRT and onnxruntime know more operators",
             ) from error
-        self.inputs = _edges(self._interpreter.get_input_details)
+        self.inputs = normalised(_edges(self._interpreter.get_input_details), beside.read(artifact))
         self.outputs = _edges(self._interpreter.get_output_details)
         self.keeps_state = keeps_state(artifact)
         self.reset = self._interpreter.reset

@@ -18,13 +18,17 @@ INTEGERS = ("int8", "uint8")
 
 
 class Made(NamedTuple):
-    """An artifact before it is written; `output` is scale and zero point of an int8 output, `notes` are for people."""
+    """An artifact before it is written; `output` is scale and zero point of an int8 output, `notes` are for people.
+
+    `normalisation` is what its runtime does to features before it rounds them, as the signature says it.
+    """
 
     data: bytes
     parameters: int
     macs: int
     output: dict[str, Any] | None
     notes: tuple[str, ...] = ()
+    normalisation: dict[str, Any] | None = None
 
 
 def carry(model: Path, recipe: Recipe, runtime: str) -> Made:

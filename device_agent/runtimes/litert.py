@@ -6,7 +6,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from device_agent.core import ports
-from device_agent.runtimes.edges import Edge, check_signature, inputs_of, raw_inputs, raw_outputs
+from device_agent.runtimes.edges import Edge, check_signature, inputs_of, normalised, raw_inputs, raw_outputs
 
 
 def open_interpreter(path: str, threads: int = 1) -> Any:
@@ -44,6 +44,7 @@ class LiteRtRuntime(ports.Runtime):
         output_edges = [_edge(d) for d in outputs]
         check_signature(input_edges, signature.get("inputs"), "input")
         check_signature(output_edges, signature.get("outputs"), "output")
+        input_edges = normalised(input_edges, signature.get("normalisation"))
         self._path, self._interpreter = path, interpreter
         self.inputs, self.outputs = input_edges, output_edges
         self._input_indices = [d["index"] for d in inputs]

@@ -10,7 +10,7 @@ from fleet.inventory import services as inventory
 from fleet.inventory.models import Device
 from fleet.rollouts import preparation, strategy
 from fleet.rollouts.conditions import part_of
-from fleet.rollouts.models import Delivery, Rollout, Wave
+from fleet.rollouts.models import Rollout, Wave
 from fleet.rollouts.planning import HELD_BACK, Share
 
 LOOKED_EVERY = timedelta(minutes=1)
@@ -64,10 +64,10 @@ def _place(rollout: Rollout, joining: list[Share], pks: dict[str, int], now: dat
         return 0
     position = rollout.deliveries.aggregate(last=Max("position"))["last"] or 0
     rows = [
-        preparation.delivery_of(wave, share, position + n, pks[share.device], now)
+        preparation.columns_of(wave, share, position + n, pks[share.device])
         for n, share in enumerate(joining, start=1)
     ]
-    return len(Delivery.objects.bulk_create(rows, batch_size=500))
+    return preparation.write(rollout, rows, now)
 
 
 def _draw(rollout: Rollout, what: str, share: Share) -> float:

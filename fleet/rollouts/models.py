@@ -92,6 +92,7 @@ class Rollout(models.Model):
         DRAFT = "draft"
         AWAITING_APPROVAL = "awaiting_approval"
         SCHEDULED = "scheduled"
+        STARTING = "starting"
         RUNNING = "running"
         PAUSED = "paused"
         HELD = "held"
@@ -172,6 +173,19 @@ class Wave(models.Model):
     class Meta:
         ordering = ["rollout", "number"]
         constraints = [models.UniqueConstraint(fields=["rollout", "number"], name="one_number_a_wave")]
+
+
+class PlanPart(models.Model):
+    """Some devices' part of a plan that has been drawn up, until it is written as deliveries."""
+
+    rollout = models.ForeignKey(Rollout, on_delete=models.CASCADE, related_name="unwritten")
+    number = models.PositiveIntegerField()
+    devices = models.JSONField(help_text="Keys of the devices.")
+    rows = models.JSONField(help_text="A list for each delivery, see preparation.COLUMNS.")
+
+    class Meta:
+        ordering = ["rollout", "number"]
+        constraints = [models.UniqueConstraint(fields=["rollout", "number"], name="one_number_a_plan_part")]
 
 
 class Delivery(models.Model):

@@ -36,6 +36,8 @@ def offer(rollout: Rollout, installs: QuerySet[Delivery], now: datetime, at_most
 
 def why_waiting(rollout: Rollout, now: datetime) -> str:
     """What the pending devices of the wave under way wait for; '' when nothing but their turn keeps them."""
+    if rollout.state == Rollout.State.STARTING:
+        return f"the plan is being written, {rollout.deliveries.count()} devices so far"
     wave = rollout.waves.filter(state=Wave.State.RUNNING).order_by("number").first()
     if wave is None or rollout.state != Rollout.State.RUNNING:
         return ""
