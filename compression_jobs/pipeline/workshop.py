@@ -173,6 +173,7 @@ class Workshop:
             "packages": facts["identity"]["packages"],
             "runtime": runtime,
             "output": facts["output"],
+            "normalisation": facts.get("normalisation"),
         }
         if not self.data.has_split:
             candidate.notes.append(LEAKED)

@@ -1,5 +1,6 @@
 """From the inventory to a plan, and from a plan to rows; the dry run and the start share the first half."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -68,7 +69,7 @@ def refuse_empty(order: Order, plan: planning.Plan) -> None:
     if not plan.left_out:
         remedy = "Add devices, or correct its rule." if order.group.is_dynamic else "Add devices to it."
         raise Refused(f"group '{group}' has no devices", remedy=remedy)
-    reasons = {left.reason for left in plan.left_out}
+    reasons = Counter(left.reason for left in plan.left_out)
     busy = [reason for reason in reasons if reason.endswith("is at work on it")]
     if busy and len(busy) == len(reasons):
         raise Conflict(
@@ -77,7 +78,7 @@ def refuse_empty(order: Order, plan: planning.Plan) -> None:
             problems=problems,
         )
     raise Refused(
-        f"no device of group '{group}' can take {order.version}: {sorted(reasons)[0]}",
+        f"no device of group '{group}' can take {order.version}: {reasons.most_common(1)[0][0]}",
         remedy="Compress the version for the targets of the group, or choose another group.",
         problems=problems,
     )

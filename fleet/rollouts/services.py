@@ -1,6 +1,6 @@
 """Verbs of rollouts, shared by pages, API and command line. Each is safe when two people press it at once."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from django.db import IntegrityError, transaction
@@ -18,8 +18,11 @@ from fleet.rollouts.parts import Part
 
 MAX_NOTE = 500
 MAX_KEY = 64
+# Further than that is a slip, or beyond what a calendar holds.
+MOST_AHEAD = timedelta(days=36525)
 
 
+_GONE_ON = (Rollout.State.SCHEDULED, Rollout.State.STARTING, Rollout.State.RUNNING)
 _GOING_BACK = (Rollout.State.ROLLING_BACK, Rollout.State.ROLLED_BACK)
 
 # What a start or an approval comes to by itself.
@@ -76,6 +79,7 @@ def create(
     require(user, Role.OPERATOR)
     if made := _made_before(user, key, version, group):
         return made
+    _refuse_far_away(start_at)
     checked = strategy.read(rules)
     if half is None:
         preview(user, version=version, group=group, app=app, rules=rules)
@@ -116,6 +120,7 @@ def start(user: Caller, rollout: Rollout, *, note: str = "") -> Rollout:
 def schedule(user: Caller, rollout: Rollout, start_at: datetime | None, *, note: str = "") -> Rollout:
     """Start a draft at a time, or move the start of one that waits; None is now."""
     require(user, Role.OPERATOR)
+    _refuse_far_away(start_at)
     with transaction.atomic():
         _lock(rollout)
         if rollout.state not in states.UNSTARTED:
@@ -330,6 +335,14 @@ def _roll_back_part(user: Caller, rollout: Rollout, part: Part, now: datetime, n
             sentence = because(f"{part}: {_devices(back)} go back, {left} more are not asked", note)
             engine.note(rollout, "roll_back_part", sentence, decided_by_id=user.pk)
     return rollout
+
+
+def _refuse_far_away(start_at: datetime | None) -> None:
+    if start_at is not None and start_at > timezone.now() + MOST_AHEAD:
+        raise Refused(
+            f"{start_at:%Y-%m-%d} is more than a hundred years ahead",
+            remedy="Keep a draft, and start it when its time comes.",
+        )
 
 
 def _made_before(user: Caller, key: str, version: ModelVersion, group: DeviceGroup) -> Rollout | None:

@@ -197,5 +197,8 @@ def schema() -> dict[str, Any]:
 
 def problems_of(error: ValidationError) -> list[str]:
     """Each problem with the field it is about."""
-    places = [(".".join(str(part) for part in each["loc"]), str(each["msg"])) for each in error.errors()]
+    places = [
+        (".".join(str(part) for part in each["loc"]), str(each["msg"]).removeprefix("Value error, "))
+        for each in error.errors()
+    ]
     return [f"{place}: {message}" if place else message for place, message in places]

@@ -140,6 +140,19 @@ def test_the_tick_keeps_to_the_rate() -> None:
 
 
 @pytest.mark.django_db
+def test_who_failed_and_waits_counts_for_the_rate() -> None:
+    """Or a version that fails at once would go to everybody in the first minute."""
+    world = World(4)
+    world.create(waves=["100%"], rate={"per_minute": 1}, retry={"attempts": 2, "first_wait_s": 600})
+    world.tick()
+    world.offered()[0].status("failed", world.now)
+    world.tick(20)
+    assert not world.offered()
+    world.tick(1, seconds=60)
+    assert len(world.offered()) == 1
+
+
+@pytest.mark.django_db
 def test_the_tick_keeps_to_the_budget_of_a_site_across_rollouts() -> None:
     """Three devices share a line; the next ones are asked when the bytes of the first are a day old."""
     world = World(3)
@@ -162,7 +175,7 @@ def test_bytes_count_from_when_the_device_fetched_them() -> None:
     """It was away for two days, fetched the version, and failed: no second time on that day."""
     world = World(1)
     budget = offers.bytes_to_install(world.v2)
-    rollout = world.create(
+    world.create(
         waves=["100%"],
         budgets={"device_bytes_per_day": budget},
         retry={"attempts": 2, "first_wait_s": 1},
@@ -173,9 +186,9 @@ def test_bytes_count_from_when_the_device_fetched_them() -> None:
     for state in ("downloading", "verifying", "failed"):
         device.status(state, world.now)
     world.tick(2, hours=11)
-    assert going(rollout) == 0
+    assert not world.offered()
     world.tick(1, hours=3)
-    assert going(rollout) == 1
+    assert world.offered()
 
 
 @pytest.mark.django_db
@@ -341,3 +354,26 @@ def test_a_version_to_pass_through_is_installed_on_the_way() -> None:
     world.succeed(world.offered())
     world.tick(4)
     assert world.fresh(rollout).state == "succeeded"
+    services.roll_back(world.user, world.fresh(rollout), now=world.now)
+    world.tick()
+    assert world.devices["pi-0"].desired()["version"] == 1, "what ran before, not what lay on the way"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("mode", ["keep", "revert"])
+def test_a_device_that_waits_on_the_way_goes_back_as_well(mode: Any) -> None:
+    """It runs version 2, and the budget lets version 3 come tomorrow only."""
+    world = World(1)
+    v3 = ArtifactFactory(version=VersionFactory(model=world.v1.version.model))
+    rollout = world.create(
+        version=v3.version,
+        waves=["100%"],
+        who={"must_pass_through": [2]},
+        budgets={"device_bytes_per_day": offers.bytes_to_install(v3)},
+    )
+    world.succeed(world.offered())
+    world.tick(2)
+    assert rollout.deliveries.get().state == "pending"
+    services.abort(world.user, world.fresh(rollout), mode, now=world.now)
+    world.tick()
+    assert world.devices["pi-0"].desired()["version"] == 1

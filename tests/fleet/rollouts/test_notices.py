@@ -4,10 +4,13 @@ import hashlib
 import hmac
 import http.server
 import json
+import select
 import socketserver
+import ssl
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from fleet.config.connections import email
 from fleet.errors import Forbidden, Refused
 from fleet.rollouts import notices, services, webhooks
 from fleet.rollouts.models import Hook, Notice
+from tests.device_agent.transports.certificates import certificate
 from tests.factories import UserFactory
 from tests.fleet.rollouts.world import World
 
@@ -152,6 +156,40 @@ def test_an_allowed_name_that_leads_inside_is_not_followed(receiver: Any, admin:
     notices.send_due(later(3600))
     assert "is not among the hosts" in Notice.objects.get().reason
     assert receiver.got == []
+
+
+class Dripping(Receiver):
+    """Answers with a header that never ends, for as long as anybody listens, or for 400 bytes."""
+
+    def do_POST(self) -> None:
+        try:
+            self.send_response(204)
+            self.flush_headers()
+            for _ in range(400):
+                self.wfile.write(b"x")
+                select.select([], [], [], 0.02)
+        except OSError:
+            self.server.was_left = True  # type: ignore[attr-defined]
+
+
+def test_who_answers_a_byte_at_a_time_holds_no_worker(
+    admin: Any, settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Over TLS, whose timeouts begin anew with every byte."""
+    _, files = certificate(tmp_path, "hooks", "127.0.0.1")
+    monkeypatch.setenv("SSL_CERT_FILE", files["cert_file"])
+    monkeypatch.setattr(webhooks, "SECONDS", 0.5)
+    settings.WEBHOOK_HOSTS = ["127.0.0.1"]
+    with http.server.HTTPServer(("127.0.0.1", 0), Dripping) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(files["cert_file"], files["key_file"])
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        hook = notices.add_hook(admin, "webhook", f"https://127.0.0.1:{server.server_port}/")
+        notices.try_out(admin, hook.pk)
+        notices.send_due(later(0))
+        server.shutdown()
+    assert server.was_left  # type: ignore[attr-defined]
 
 
 class Mailbox(socketserver.StreamRequestHandler):

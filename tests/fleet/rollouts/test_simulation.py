@@ -246,6 +246,17 @@ def test_a_small_fleet_is_warned_in_words_and_a_large_one_is_not() -> None:
     assert forecast(Plan(), FLEET, rules()) is None
 
 
+def test_a_fleet_that_cannot_notice_a_slower_version_is_told() -> None:
+    """Twelve devices are too few, two hundred are not."""
+    strategy, found = rules(), []
+    for size in (12, 200):
+        devices = [Candidate(f"d{n}", "pi-4", installed="0" * 64) for n in range(size)]
+        found.append(forecast(plan(devices, OFFERS, strategy, "s"), FLEET, strategy))
+    few, many = (each.warning if each else "" for each in found)
+    assert "A version that is 100% slower would be stopped in only 0% of rollouts." in few
+    assert "slower" not in many
+
+
 def test_bins_of_whole_numbers_lose_nothing_and_hold_no_fractions():
     rng = np.random.default_rng(0)
     for most in (1, 7, 20, 21, 1000):
