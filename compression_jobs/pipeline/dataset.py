@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compression_jobs.pipeline import streams
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.npz import read_arrays
 
@@ -135,7 +136,7 @@ def check_pair(model_facts: dict[str, Any], dataset_facts: dict[str, Any]) -> No
     if len(model_facts["inputs"]) != 1:
         names = ", ".join(port["name"] for port in model_facts["inputs"])
         raise Refused(f"the model has {len(model_facts['inputs'])} inputs ({names}), the dataset has one x")
-    _check_input(model_facts["inputs"][0], dataset_facts["x"], model_facts["format"])
+    _check_input(model_facts["inputs"][0], dataset_facts["x"], model_facts)
     scores = [port for port in model_facts["outputs"] if "float" in port["dtype"] or "int8" in port["dtype"]]
     if not scores:
         raise Refused("the model has no output of floats", remedy="export it with its scores as an output")
@@ -309,16 +310,22 @@ def _statistics(x: Array) -> dict[str, float]:
     return {"mean": mean, "std": spread, "min": float(x.min()), "max": float(x.max())}
 
 
-def _check_input(port: dict[str, Any], x: dict[str, Any], model_format: str) -> None:
+def _check_input(port: dict[str, Any], x: dict[str, Any], model: dict[str, Any]) -> None:
     wanted, row = port["shape"][1:], x["shape"][1:]
+    if model.get("state_bytes") and not streams.count(row, wanted):
+        raise Refused(
+            f"a row of x has shape {row}, and the model keeps a state and takes {wanted} a step",
+            remedy=f"save x as streams: rows, steps, {', '.join(map(str, wanted))}",
+        )
     fits = len(wanted) == len(row) and all(want in (-1, have) for want, have in zip(wanted, row, strict=True))
+    fits = fits or bool(model.get("state_bytes"))
     if not fits:
         raise Refused(
             f"a row of x has shape {row}, the model's input {port['name']} takes {wanted}",
             remedy="save x as the model takes it, rows first (mind channels first or last)",
         )
     # A quantised .tflite states how floats become its integers; the runtime does that.
-    converts = model_format == "tflite" and x["dtype"] == "float32" and port["dtype"] in ("int8", "uint8")
+    converts = model["format"] == "tflite" and x["dtype"] == "float32" and port["dtype"] in ("int8", "uint8")
     if x["dtype"] != port["dtype"] and not converts:
         raise Refused(
             f"x is {x['dtype']}, the model's input {port['name']} takes {port['dtype']}",

@@ -35,6 +35,12 @@ def carry(model: Path, recipe: Recipe, runtime: str) -> Made:
     """The artifact of a ready `.tflite` for a runtime; raises Refused when a pass is asked for."""
     _refuse_passes(recipe)
     emitter, content, facts = EMITTERS[runtime], model.read_bytes(), describe_tflite(model)
+    if emitter.format == "onnx" and facts["state_bytes"]:
+        raise Refused(
+            f"the model keeps {facts['state_bytes']} bytes from one run to the next, and onnxruntime keeps nothing",
+            remedy="choose a litert, micropython or tflite-micro target; `convert --to onnx` writes each state as one more "
+            "input and output, for programs that hand them over themselves",
+        )
     data = content if emitter.format == "tflite" else emitter.quantized(from_tflite(content))
     return Made(data, facts["parameters"], facts["macs"], _output_scale(content, facts))
 
@@ -58,6 +64,15 @@ def convert(model: Path, form: str, out: Path) -> dict[str, int]:
         "state_bytes": graph.state_bytes,
         "states": len(graph.states),
     }
+
+
+def memory_of(model: Path) -> int | None:
+    """Bytes of the activations and of what is kept between runs; None for what is no graph of int8."""
+    try:
+        graph = from_tflite(model.read_bytes())
+    except Refused:
+        return None
+    return micro_head_bytes(graph) + graph.state_bytes
 
 
 def _output_scale(content: bytes, facts: dict[str, Any]) -> dict[str, Any] | None:

@@ -136,14 +136,18 @@ def _end_rivals(batch: list[Delivery], now: datetime) -> None:
 
 def _note_what_runs(batch: list[Delivery]) -> None:
     """Keep what each device runs now, to go back to it."""
-    app = batch[0].rollout.app
-    rows = DeviceApp.objects.filter(app=app, device__in=[delivery.device_id for delivery in batch])
-    runs = dict(rows.values_list("device_id", "artifact_id"))
+    rollout = batch[0].rollout
+    rows = DeviceApp.objects.filter(app=rollout.app, device__in=[delivery.device_id for delivery in batch])
+    runs = {row.device_id: row.artifact for row in rows.select_related("artifact__version")}
+    on_the_way = strategy.read(rollout.strategy).who.must_pass_through
     changed = [d for d in batch if d.kind == Delivery.Kind.INSTALL]
     for delivery in changed:
-        # A further try may find the new artifact installed, unheard of: what ran before is known from the first.
-        if runs.get(delivery.device_id) != delivery.artifact_id:
-            delivery.previous_id = runs.get(delivery.device_id)
+        present = runs.get(delivery.device_id)
+        # A further try may find the new artifact installed, unheard of, or the version before it on the way: what ran
+        # before is known from the first.
+        passing = present is not None and delivery.ticket is not None and present.version.number in on_the_way
+        if not passing and (present is None or present.pk != delivery.artifact_id):
+            delivery.previous = present
     Delivery.objects.bulk_update(changed, ["previous"])
 
 
@@ -202,7 +206,6 @@ def try_again(delivery: Delivery, event: str, now: datetime, reason: str, **fiel
     """Put a delivery back to the start under a new id, so that late words about the old try change nothing."""
     fresh: dict[str, Any] = {
         "ticket": uuid.uuid4(),
-        "offered_at": None,
         "finished_at": None,
         "attempt": 1,
         "evidence": {},

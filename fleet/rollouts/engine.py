@@ -33,9 +33,10 @@ from fleet.rollouts.models import Decision, Delivery, Rollout, Wave
 STEPS_A_TICK = 6
 
 # Who goes back once nobody else is asked, and why. A device at work would finish the download: only a newer signed
-# intent calls it back.
+# intent calls it back. One that waits for its next try, or was cancelled so, may run a version on the way.
+_BETWEEN = Q(state__in=(Delivery.State.PENDING, Delivery.State.CANCELLED), offered_at__isnull=False)
 _CALLED_BACK: dict[str, tuple[Q, str]] = {
-    Rollout.State.ABORTED: (Q(state__in=states.ACTIVE), "the rollout was aborted"),
+    Rollout.State.ABORTED: (Q(state__in=states.ACTIVE) | _BETWEEN, "the rollout was aborted"),
     Rollout.State.ROLLING_BACK: (Q(), "the rollout is rolled back"),
 }
 

@@ -2,7 +2,7 @@
 
 from compression_jobs.pipeline.errors import Refused, refuse_all
 from compression_jobs.pipeline.graph import quantgraph as q
-from compression_jobs.pipeline.graph import tflite_states
+from compression_jobs.pipeline.graph import tflite_states, tflite_variables
 from compression_jobs.pipeline.graph.facts_tflite import DAMAGE, DAMAGED
 from compression_jobs.pipeline.graph.quant_shapes import shape_problems
 from compression_jobs.pipeline.graph.tflite_importer import Importer, PoisonedError, UnsupportedError
@@ -43,7 +43,7 @@ def _imported(model: TfliteModel) -> q.QuantGraph:
             remedy="convert it with one signature and without control flow",
         )
     importer = Importer(model, nodes)
-    problems = importer.open_edges()
+    problems = [*tflite_variables.problems(model), *importer.open_edges()]
     for node in importer.inner_nodes():
         try:
             HANDLERS[node.kind](importer, node)
@@ -53,8 +53,8 @@ def _imported(model: TfliteModel) -> q.QuantGraph:
         except PoisonedError:
             importer.go_on_behind(node)
     problems += importer.close_edges()
-    problems += tflite_states.finish(importer)
     refuse_all(problems, REMEDY)
+    tflite_states.add_states(importer)
     graph = importer.graph
     refuse_all([*shape_problems(graph), *graph.problems()], "convert the model again")
     if not graph.ops or not graph.outputs:

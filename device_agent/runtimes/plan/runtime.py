@@ -44,6 +44,10 @@ class PlanRuntime(ports.Runtime):
         self._plan.unload()
         self._inputs = self._outputs = []
 
+    def reset(self) -> None:
+        """Forget what earlier runs have left."""
+        self._plan.reset()
+
     def run(self, x: object) -> list:  # type: ignore[type-arg]
         """Flat real numbers of each output; int8 bytes are taken as they are, numbers are quantised."""
         parts = [x] if len(self._inputs) == 1 else x

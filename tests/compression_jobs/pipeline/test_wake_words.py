@@ -10,16 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compression_jobs.pipeline import ready
+from compression_jobs.pipeline import ready, selftest
 from compression_jobs.pipeline.__main__ import MET, main
+from compression_jobs.pipeline.benches import BENCHES
+from compression_jobs.pipeline.dataset import check_pair, describe_dataset
 from compression_jobs.pipeline.emit import plan, qdq_onnx, tflite
 from compression_jobs.pipeline.emit.table import FORMS
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph import quant_reference
 from compression_jobs.pipeline.graph import quantgraph as q
+from compression_jobs.pipeline.graph.facts import describe_model
 from compression_jobs.pipeline.graph.from_tflite import from_tflite
 from compression_jobs.pipeline.graph.quant_memory import micro_head_bytes
+from compression_jobs.pipeline.recipe import parse_recipe
+from compression_jobs.pipeline.streams import count
+from device_agent.core import selftest as wire
+from device_agent.runtimes.litert import LiteRtRuntime
 from device_agent.runtimes.onnx import open_session
+from device_agent.runtimes.plan.runtime import PlanRuntime
 from device_agent.runtimes.plan.twin import Plan
 from tests.compression_jobs.pipeline.emit.test_c_source import STRICT
 from tests.compression_jobs.pipeline.graph import random_ops
@@ -262,7 +270,7 @@ def answers_with_its_state(model: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (assigned_twice, r"ASSIGN_VARIABLE_\d: s is assigned twice in one run"),
+        (assigned_twice, r"ASSIGN_VARIABLE_\d: variable s is assigned twice in one run"),
         (
             read_before_it_is_declared,
             "READ_VARIABLE_1, ASSIGN_VARIABLE_4: no VAR_HANDLE in front of it declares its variable",
@@ -280,10 +288,20 @@ def answers_with_its_state(model: Any) -> None:
         (answers_with_its_state, "output s is an input, a variable or another output, too"),
     ],
 )
-def test_variables_that_are_not_sound_are_refused_by_name(change: Any, words: str) -> None:
+def test_variables_that_are_not_sound_are_refused_by_name(change: Any, words: str, tmp_path: Path) -> None:
+    content = rewritten(small(), change)
     with pytest.raises(Refused) as refused:
-        from_tflite(rewritten(small(), change))
+        from_tflite(content)
     assert re.search(words, str(refused.value)), refused.value
+    if change not in SOUND:
+        (tmp_path / "m.tflite").write_bytes(content)
+        with pytest.raises(Refused) as at_the_door:
+            describe_model(tmp_path / "m.tflite")
+        assert str(at_the_door.value)
+
+
+# LiteRT can run them.
+SOUND = (has_another_subgraph, answers_with_its_state)
 
 
 def test_a_first_value_of_many_runs_has_no_plan() -> None:
@@ -298,3 +316,65 @@ def test_a_first_value_of_many_runs_has_no_plan() -> None:
     with pytest.raises(Refused, match="s: its first value has 200 runs of equal bytes, 64 are the most"):
         plan.emit(graph)
     assert qdq_onnx.states(graph)[0]["first"][:2] == pytest.approx([0.1, 0.2])
+
+
+# --- from upload to device -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def streams(tmp_path: Path) -> Path:
+    """A dataset of streams of 24 steps; half of them are told apart by what the wake word says itself."""
+    x = np.stack([stream(24, seed) for seed in range(60)])
+    y = np.arange(60) % 2
+    np.savez(
+        tmp_path / "d.npz", x=x, y=y, split=np.repeat(["train", "calibration", "validation", "test"], 15)
+    )
+    return tmp_path / "d.npz"
+
+
+def test_a_wake_word_is_measured_as_streams_and_its_self_test_starts_anew(
+    streams: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tflite_micro")
+    model = tmp_path / "m.tflite"
+    model.write_bytes(before_the_sigmoid(wake_word("alexa")))
+    facts = describe_model(model)
+    assert facts["state_bytes"] == from_tflite(model.read_bytes()).state_bytes
+    assert any("a row of its dataset is a stream" in sentence for sentence in facts["problems"])
+    check_pair(facts, describe_dataset(streams))
+    content, rows = model.read_bytes(), np.load(streams)["x"][30:45]
+    right = np.array([answers({"m": (content, [row])}, tmp_path)["m"][-1].item() for row in rows[:2]])
+    for runtime, step in (("micropython", 0), ("tflite-micro", 0), ("litert", 2)):
+        made = ready.carry(model, parse_recipe(["keep"]), runtime)
+        artifact, scores, test = (tmp_path / f"{runtime}.{end}" for end in ("model", "npy", "bin"))
+        artifact.write_bytes(made.data)
+        measured = BENCHES[runtime].measure(artifact, streams, "validation", scores)
+        assert made.output is not None
+        stored = np.rint(np.load(scores)[:2].ravel() / made.output["scale"]) + made.output["zero_point"]
+        assert np.abs(stored - right).max() <= step, runtime
+        assert measured["peak_ram_bytes"] > facts["state_bytes"] or runtime == "litert"
+        selftest.write(artifact, streams, scores, made.output, test, runtime)
+        passes_twice(runtime, artifact, test)
+    with pytest.raises(
+        Refused, match=r"keeps 3024 bytes from one run to the next, and onnxruntime keeps nothing"
+    ):
+        ready.carry(model, parse_recipe(["keep"]), "onnxruntime")
+
+
+def passes_twice(runtime: str, artifact: Path, test: Path) -> None:
+    """A device's own runtime passes the self-test, also in the middle of a stream, and starts anew behind it."""
+    loaded = {"micropython": PlanRuntime, "litert": LiteRtRuntime, "tflite-micro": LiteRtRuntime}[runtime]()
+    loaded.load(str(artifact), {})
+    frames = [row.tobytes() for row in stream(3)]
+    first = [bytes(loaded.run_raw([frame])[0]) for frame in frames]
+    with open(test, "rb") as file:
+        result = wire.run(file, loaded)
+    assert (result.passed, result.samples) == (True, 8), (runtime, result.reason)
+    assert [bytes(loaded.run_raw([frame])[0]) for frame in frames] == first
+
+
+@pytest.mark.parametrize(
+    ("shape", "steps"), [((24, 3, 40), 24), ((72, 40), 24), ((3, 40), 1), ((71, 40), 0), ((24, 3, 41), 0)]
+)
+def test_what_a_row_of_a_stream_may_look_like(shape: tuple[int, ...], steps: int) -> None:
+    assert count(list(shape), [3, 40]) == steps
