@@ -50,7 +50,7 @@ def write_out_newer(graph: Graph) -> bool:
 def _is_function(node: NodeProto, opset: int) -> bool:
     if node.domain or _since(node, OPSET) or node.op_type in RULES or not _since(node, opset):
         return False
-    schema = onnx.defs.get_schema(node.op_type, opset)
+    schema: Any = onnx.defs.get_schema(node.op_type, opset)
     return bool(schema.has_function or schema.has_context_dependent_function)
 
 
