@@ -75,7 +75,10 @@ class Who(BaseModel):
 
 
 class Window(BaseModel):
-    """When devices may be asked: from each moment of a cron expression on, for some minutes."""
+    """When devices may be asked, and begin: from each moment of a cron expression on, for some minutes.
+
+    A device that was away begins when a window is open again, if it knows the time.
+    """
 
     model_config = ConfigDict(extra="forbid")
 

@@ -307,6 +307,10 @@ def test_the_simulation_draws_what_became_of_the_rollouts(artifact: Artifact, lo
     assert all(chart.option for chart in answer.context["charts"].values())
     slower = client.get(reverse("dashboard:rollout-simulate"), {**told, "failing": "0", "latency": "50"})
     assert "fails on 0.0 % of devices and is 50% slower is stopped in 0.0 %" in slower.content.decode()
+    waits = {**told, "failing": "0", "approve_waves": "on", "answer_hours": "9", "season": "30"}
+    assert "Assumed: A delivery takes 60 s on" in slower.content.decode()
+    patient = client.get(reverse("dashboard:rollout-simulate"), waits).content.decode()
+    assert "Half of the people who are asked answer within 9 hours" in patient
     table = client.get(reverse("dashboard:rollout-simulate"), {**told, "csv": "exposed"}).content.decode()
     assert table.startswith("\ufeffdevices exposed, from") or "devices exposed, from" in table
 

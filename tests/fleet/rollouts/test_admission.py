@@ -15,7 +15,7 @@ from fleet.rollouts.admission import Spent, Waiting, admit, rate_now
 from fleet.rollouts.conditions import Rate, Window
 from fleet.rollouts.models import Delivery, Rollout
 from fleet.rollouts.strategy import Strategy, read
-from tests.factories import ArtifactFactory, VersionFactory
+from tests.factories import ArtifactFactory
 from tests.fleet.rollouts.world import World
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -125,6 +125,31 @@ def test_nobody_is_asked_outside_the_window() -> None:
     world.now = datetime(2026, 11, 22, 1, 5, tzinfo=UTC)
     world.tick()
     assert going(rollout) == 2
+
+
+@pytest.mark.django_db
+def test_who_was_away_in_the_window_begins_in_a_later_one() -> None:
+    """What it finds when it returns at noon has expired, and is signed again when the window opens."""
+    world = World(1)
+    window = {"cron": "0 2 * * *", "minutes": 60}
+    world.now = datetime(2026, 11, 22, 2, 5, tzinfo=UTC)
+    rollout = world.create(waves=["100%"], window=window, delivery_timeout_s=7 * 24 * 3600)
+    device, closes = world.devices["pi-0"], datetime(2026, 11, 22, 3, tzinfo=UTC)
+    first = device.desired()
+    assert first["expires_at"] == closes.timestamp()
+    world.tick(20, hours=1)
+    device.hello(world.now)
+    world.tick(2)
+    assert device.desired() == first
+    world.now = datetime(2026, 11, 23, 2, 1, tzinfo=UTC)
+    world.tick()
+    assert device.desired()["expires_at"] == (closes + timedelta(days=1)).timestamp()
+    assert device.desired()["delivery"] == first["delivery"]
+    services.roll_back(world.user, world.fresh(rollout), now=world.now)
+    world.tick(1, hours=3)
+    assert device.desired()["expires_at"] == (world.now + timedelta(days=1)).timestamp(), (
+        "not so the way back"
+    )
 
 
 @pytest.mark.django_db
@@ -337,43 +362,3 @@ def test_what_failed_is_tried_again_after_a_wait_and_then_ends() -> None:
     world.offered()[0].status("failed", world.now, reason="no room")
     world.tick(3)
     assert (rollout.deliveries.get().state, world.fresh(rollout).state) == ("failed", "held")
-
-
-@pytest.mark.django_db
-def test_a_version_to_pass_through_is_installed_on_the_way() -> None:
-    """From 1 by 2 to 3, on one delivery."""
-    world = World(1)
-    v3 = ArtifactFactory(version=VersionFactory(model=world.v1.version.model))
-    rollout = world.create(
-        version=v3.version, waves=["100%"], who={"must_pass_through": [world.v2.version.number]}
-    )
-    assert rollout.deliveries.get().artifact == world.v2
-    world.succeed(world.offered())
-    world.tick(2)
-    assert rollout.deliveries.get().artifact == v3
-    world.succeed(world.offered())
-    world.tick(4)
-    assert world.fresh(rollout).state == "succeeded"
-    services.roll_back(world.user, world.fresh(rollout), now=world.now)
-    world.tick()
-    assert world.devices["pi-0"].desired()["version"] == 1, "what ran before, not what lay on the way"
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize("mode", ["keep", "revert"])
-def test_a_device_that_waits_on_the_way_goes_back_as_well(mode: Any) -> None:
-    """It runs version 2, and the budget lets version 3 come tomorrow only."""
-    world = World(1)
-    v3 = ArtifactFactory(version=VersionFactory(model=world.v1.version.model))
-    rollout = world.create(
-        version=v3.version,
-        waves=["100%"],
-        who={"must_pass_through": [2]},
-        budgets={"device_bytes_per_day": offers.bytes_to_install(v3)},
-    )
-    world.succeed(world.offered())
-    world.tick(2)
-    assert rollout.deliveries.get().state == "pending"
-    services.abort(world.user, world.fresh(rollout), mode, now=world.now)
-    world.tick()
-    assert world.devices["pi-0"].desired()["version"] == 1
