@@ -182,6 +182,7 @@ class PlanPart(models.Model):
     number = models.PositiveIntegerField()
     devices = models.JSONField(help_text="Keys of the devices.")
     rows = models.JSONField(help_text="A list for each delivery, see preparation.COLUMNS.")
+    whys = models.JSONField(default=list, help_text="What `why` may be: rows hold its place in this list.")
 
     class Meta:
         ordering = ["rollout", "number"]
