@@ -2,7 +2,7 @@
 
 | array | what |
 |---|---|
-| `x` | rows first, as the model takes them (already normalised); numbers |
+| `x` | rows first, as the model takes them (already normalised); numbers; streams for a model that keeps a state (`streams`) |
 | `y` | integers 0..k-1: classification; floats, one row each: regression; absent: reconstruction |
 | `split` | optional, one a row: the words train, calibration, validation, test (or val, calib), or 0 to 3 in that order |
 | `class_names` | optional texts, one a class |
