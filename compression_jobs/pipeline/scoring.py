@@ -78,7 +78,9 @@ class Judge:
     @property
     def one_class(self) -> int | None:
         """The class of all rows of a classification, when they have only one."""
-        kinds = np.unique(self.y) if self.task == "classification" else []
+        if self.task != "classification":
+            return None
+        kinds = np.unique(self.y)
         return int(kinds[0]) if len(kinds) == 1 else None
 
     def agreement(self, reference: Array, outputs: Array) -> float:
