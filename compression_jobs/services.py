@@ -131,6 +131,13 @@ def _problem(error: dict[str, Any]) -> str:
 
 
 def _refuse_misfit(version: ModelVersion, dataset: Dataset) -> None:
+    task, found = version.model.task, dataset.facts["task"]
+    if task != found:
+        raise Refused(
+            f"{version.model.slug} is a model for {task}, dataset {dataset.pk} is one for {found}",
+            remedy="Integers in y make a classification, floats a regression; without y, or with task="
+            "'reconstruction' in the .npz, rows are rebuilt. Or upload under a model of that task.",
+        )
     try:
         check_pair(version.facts, dataset.facts)
     except pipeline.Refused as error:

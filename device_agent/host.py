@@ -130,6 +130,11 @@ class Host:
         with self._turn:
             return self._agent.label(prediction, y)
 
+    def reset(self, app: str = "") -> None:
+        """A new stream of inputs begins: a model that keeps a state starts anew."""
+        with self._turn:
+            self._agent.reset(app)
+
     def consent(self, answer: str, app: str = "") -> bool:
         """What a person here says to an installation that waits: now, tonight or no; False when none waits."""
         with self._turn:

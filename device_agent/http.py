@@ -1,4 +1,4 @@
-"""HTTP on loopback for applications that are no Python: POST /predict, POST /label, POST /consent, GET /status."""
+"""HTTP on loopback for applications that are no Python: POST /predict, POST /reset, POST /label, POST /consent, GET /status."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ from device_agent.web import LOOPBACK
 
 BODY_MAX_BYTES = 16 << 20
 MAX_CONNECTIONS = 32
-PATHS = "POST /predict, POST /label, POST /consent, GET /status"
+PATHS = "POST /predict, POST /reset, POST /label, POST /consent, GET /status"
 
 log = logging.getLogger("device_agent")
 Answer = tuple[int, dict[str, Any]]
@@ -39,6 +39,12 @@ def predict(host: Host, fields: dict[str, Any]) -> Answer:
         raise RequestError(503, str(error)) from error
     lists = [output.tolist() if hasattr(output, "tolist") else list(output) for output in outputs]
     return 200, {"prediction": prediction, "outputs": lists, "class": kind}
+
+
+def reset(host: Host, fields: dict[str, Any]) -> Answer:
+    """`{"app": "main"}`: a new stream begins for a model that keeps a state between predictions."""
+    host.reset(_text(fields, "app"))
+    return 200, {"reset": True}
 
 
 def label(host: Host, fields: dict[str, Any]) -> Answer:
@@ -69,6 +75,7 @@ def status(host: Host, fields: dict[str, Any]) -> Answer:
 
 ROUTES: dict[tuple[str, str], Callable[[Host, dict[str, Any]], Answer]] = {
     ("POST", "/predict"): predict,
+    ("POST", "/reset"): reset,
     ("POST", "/label"): label,
     ("POST", "/consent"): consent,
     ("GET", "/status"): status,

@@ -35,6 +35,14 @@ from compression_jobs.pipeline.targets import TARGETS
 
 MET, REFUSED, NOT_MET, INTERRUPTED = 0, 2, 3, 130
 BAR_WIDTH = 24
+# Who keeps the state of a streaming model, by form.
+KEEPERS = {
+    "plan": "the interpreter does, and starts anew when it loads the plan or is told to reset.",
+    "c": "model_run does, and starts anew after model_reset.",
+    "tflite": "the runtime does, in resource variables.",
+    "onnx": "ONNX has no place for them: each state is one more input, which takes what the run before gave as one more "
+    "output. The file's metadata `states` names the pairs and the numbers of the first run.",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -127,6 +135,8 @@ def _convert(given: argparse.Namespace) -> int:
         raise Refused(f"{given.out} is a {kinds[0]}; --out names the {kinds[1]} to write")
     made = run_limited(convert, _existing(given.model), given.to, given.out)
     print(f"{given.out}: {made['bytes']} bytes; its activations take {made['activation_bytes']}")
+    if made["states"]:
+        print(f"It keeps {made['state_bytes']} bytes from one run to the next; {KEEPERS[given.to]}")
     return MET
 
 

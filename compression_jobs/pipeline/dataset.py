@@ -2,7 +2,7 @@
 
 | array | what |
 |---|---|
-| `x` | rows first, as the model takes them (already normalised); numbers |
+| `x` | rows first, as the model takes them (already normalised); numbers; streams for a model that keeps a state (`streams`) |
 | `y` | integers 0..k-1: classification; floats, one row each: regression; absent: reconstruction |
 | `split` | optional, one a row: the words train, calibration, validation, test (or val, calib), or 0 to 3 in that order |
 | `class_names` | optional texts, one a class |
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compression_jobs.pipeline import streams
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.npz import read_arrays
 
@@ -58,6 +59,8 @@ class Dataset:
         arrays = read_arrays(path, ("x", "y", "split", "class_names", "task"))
         x = _checked_x(arrays.get("x"))
         task = _task(arrays.get("task"), arrays.get("y"))
+        if "task" not in arrays:
+            _refuse_one_hot(arrays.get("y"))
         y = _checked_y(arrays.get("y"), task, len(x))
         names = _checked_names(arrays.get("class_names"), y, task)
         given = arrays.get("split")
@@ -135,7 +138,7 @@ def check_pair(model_facts: dict[str, Any], dataset_facts: dict[str, Any]) -> No
     if len(model_facts["inputs"]) != 1:
         names = ", ".join(port["name"] for port in model_facts["inputs"])
         raise Refused(f"the model has {len(model_facts['inputs'])} inputs ({names}), the dataset has one x")
-    _check_input(model_facts["inputs"][0], dataset_facts["x"], model_facts["format"])
+    _check_input(model_facts["inputs"][0], dataset_facts["x"], model_facts)
     scores = [port for port in model_facts["outputs"] if "float" in port["dtype"] or "int8" in port["dtype"]]
     if not scores:
         raise Refused("the model has no output of floats", remedy="export it with its scores as an output")
@@ -187,6 +190,17 @@ def _task(given: Array | None, y: Array | None) -> str:
     if word not in TASKS:
         raise Refused(f"task is {word[:40]!r}", remedy=f"give one of {', '.join(TASKS)}, or leave it out")
     return word
+
+
+def _refuse_one_hot(y: Array | None) -> None:
+    """Floats make a regression, but nobody wants R² of one-hot rows."""
+    if y is None or y.dtype.kind != "f" or y.ndim != 2 or y.shape[1] < 2 or not len(y):
+        return
+    if ((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all():
+        raise Refused(
+            f"y has shape {y.shape} and looks one-hot; labels are one class number a row",
+            remedy="save y.argmax(axis=1), or task='regression' if these are numbers to come close to",
+        )
 
 
 def _checked_y(y: Array | None, task: str, rows: int) -> Array | None:
@@ -309,16 +323,22 @@ def _statistics(x: Array) -> dict[str, float]:
     return {"mean": mean, "std": spread, "min": float(x.min()), "max": float(x.max())}
 
 
-def _check_input(port: dict[str, Any], x: dict[str, Any], model_format: str) -> None:
+def _check_input(port: dict[str, Any], x: dict[str, Any], model: dict[str, Any]) -> None:
     wanted, row = port["shape"][1:], x["shape"][1:]
+    if model.get("state_bytes") and not streams.count(row, wanted):
+        raise Refused(
+            f"a row of x has shape {row}, and the model keeps a state and takes {wanted} a step",
+            remedy=f"save x as streams: rows, steps, {', '.join(map(str, wanted))}",
+        )
     fits = len(wanted) == len(row) and all(want in (-1, have) for want, have in zip(wanted, row, strict=True))
+    fits = fits or bool(model.get("state_bytes"))
     if not fits:
         raise Refused(
             f"a row of x has shape {row}, the model's input {port['name']} takes {wanted}",
             remedy="save x as the model takes it, rows first (mind channels first or last)",
         )
     # A quantised .tflite states how floats become its integers; the runtime does that.
-    converts = model_format == "tflite" and x["dtype"] == "float32" and port["dtype"] in ("int8", "uint8")
+    converts = model["format"] == "tflite" and x["dtype"] == "float32" and port["dtype"] in ("int8", "uint8")
     if x["dtype"] != port["dtype"] and not converts:
         raise Refused(
             f"x is {x['dtype']}, the model's input {port['name']} takes {port['dtype']}",
@@ -343,7 +363,10 @@ def _check_output(port: dict[str, Any], data: dict[str, Any]) -> None:
         needed = int(np.prod(data["x"]["shape"][1:]))
         wrong, meaning = width != needed, "values a row of x, which it should reconstruct"
     if wrong:
+        floats = data["task"] == "regression" and needed == 1
         raise Refused(
             f"the model's output {port['name']} has {width} values, the dataset has {needed} {meaning}",
-            remedy="use the dataset that belongs to this model",
+            remedy="floats in y make a regression; save y.astype('int64') if they are class numbers"
+            if floats
+            else "use the dataset that belongs to this model",
         )

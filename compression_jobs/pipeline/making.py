@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from compression_jobs.pipeline import ready, transport
+from compression_jobs.pipeline import beside, ready, transport
 from compression_jobs.pipeline.dataset import Dataset
 from compression_jobs.pipeline.emit.table import EMITTERS, Emitter
 from compression_jobs.pipeline.errors import Refused
@@ -21,6 +21,10 @@ from compression_jobs.pipeline.recipe import Recipe, Step
 from compression_jobs.pipeline.stages import STEPS_FILE, Bench, Stages, Told, step_seed
 
 SAMPLE_ROWS = 8
+EVENED = (
+    "features of very different sizes do not fit one int8 scale: signature.json says by which mean and std the agent "
+    "brings them to one before it rounds; other programs must do the same"
+)
 
 
 def make(
@@ -50,17 +54,23 @@ def make(
         kept = Stages.of(stages, model, data, seed, models)
         bench = Bench(recipe, seed, data, graph, Told(folder / STEPS_FILE), kept, models)
         made = _compressed(bench, runtime, left_out)
+    beside.write(folder, made.normalisation)
     return {
         **_written(made.data, recipe, runtime, folder, Material(calibration, seed)),
         "parameters": made.parameters,
         "macs": made.macs,
         "output": made.output,
+        "normalisation": made.normalisation,
         "notes": list(made.notes),
-        "steps": [
-            {**step.as_dict(), "seed": step_seed(seed, recipe, position)}
-            for position, step in enumerate(recipe.steps)
-        ],
+        "steps": _seeded(recipe, seed),
     }
+
+
+def _seeded(recipe: Recipe, seed: int) -> list[dict[str, Any]]:
+    return [
+        {**step.as_dict(), "seed": step_seed(seed, recipe, position)}
+        for position, step in enumerate(recipe.steps)
+    ]
 
 
 def _without_labels(graph: Graph, recipe: Recipe) -> tuple[str, ...]:
@@ -76,13 +86,19 @@ def _without_labels(graph: Graph, recipe: Recipe) -> tuple[str, ...]:
 
 def _compressed(bench: Bench, runtime: str, notes: tuple[str, ...]) -> ready.Made:
     final = bench.run()
-    data = _emit(EMITTERS[runtime], final, runtime)
+    emitter = EMITTERS[runtime]
+    data = _emit(emitter, final, runtime)
+    evened = bench.normalisation
+    if evened is not None and emitter.format == "onnx":
+        data, evened = evened.in_front_of(data), None
+    said = (EVENED,) if evened is not None else ()
     return ready.Made(
         data,
         _parameters(final),
         total_macs(bench.graph) or 0,
         _output_scale(final),
-        (*notes, *_notes(final, bench.recipe)),
+        (*notes, *said, *_notes(final, bench.recipe)),
+        None if evened is None else evened.as_dict(),
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from compression_jobs.pipeline import beside
 from compression_jobs.pipeline.atomic import write_atomic
 from compression_jobs.pipeline.benches import BENCHES
 from compression_jobs.pipeline.sandbox import Limits, run_limited
@@ -38,7 +39,7 @@ class Gauge:
 
     def measure(self, artifact: Path, sha256: str, runtime: str, split: str) -> Measurement:
         """The measurement of a file whose SHA-256 is known; raises SandboxError or Refused."""
-        outputs = self.outputs_of(sha256, runtime, split)
+        outputs = self.outputs_of(artifact, sha256, runtime, split)
         answer = outputs.with_suffix(".json")
         if not answer.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -55,6 +56,7 @@ class Gauge:
             write_atomic(answer, json.dumps(found))
         return Measurement(np.load(outputs, allow_pickle=False), **json.loads(answer.read_text()))
 
-    def outputs_of(self, sha256: str, runtime: str, split: str) -> Path:
+    def outputs_of(self, artifact: Path, sha256: str, runtime: str, split: str) -> Path:
         """The file with the scores of a measurement."""
-        return self.folder / f"{sha256[:32]}-{runtime}-{self.dataset_sha256[:16]}-{split}.npy"
+        identity = beside.identity(artifact, sha256)
+        return self.folder / f"{identity[:32]}-{runtime}-{self.dataset_sha256[:16]}-{split}.npy"

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compression_jobs.pipeline import beside
 from compression_jobs.pipeline.dataset import Dataset
-from device_agent.runtimes.edges import Edge
+from compression_jobs.pipeline.streams import steps_of
+from device_agent.runtimes.edges import Edge, normalised
 from device_agent.runtimes.plan.twin import Plan
 
 TIMED_RUNS = 30
@@ -24,23 +26,42 @@ def measure(artifact: Path, dataset: Path, split: str, outputs: Path) -> dict[st
     rows, _ = Dataset.load(dataset).rows(split)
     plan = _open(artifact)
     given = stored(artifact, rows)
-    answers = plan.run_rows([given])[0]
+    answers = _answers(plan, given)[0]
     np.save(outputs, _edge(plan.outputs[0], answers.shape).to_numbers(answers).reshape(answers.shape))
     return {"peak_ram_bytes": plan.heap_bytes, "host_latency_us": _latency(plan, given)}
 
 
 def stored(artifact: Path, rows: npt.NDArray[Any]) -> Int8Array:
-    """The rows as the plan takes them, (rows, bytes) of int8."""
+    """The rows as the plan takes them, (rows, bytes) of int8; a stream has several inputs in a row."""
     flat = rows.reshape(len(rows), -1)
     if flat.dtype == np.uint8:  # what a uint8 model takes; inside it is int8
         return (flat ^ 128).view(np.int8)
-    return np.asarray(_edge(_open(artifact).inputs[0], flat.shape).from_numbers(flat), np.int8)
+    [edge] = normalised([_edge(_open(artifact).inputs[0], rows.shape)], beside.read(artifact))
+    return np.asarray(edge.from_numbers(rows), np.int8).reshape(flat.shape)
+
+
+def keeps_state(artifact: Path) -> bool:
+    """Whether a run of the plan leaves something to the next one."""
+    return _open(artifact).keeps_state
 
 
 def samples(artifact: Path, rows: npt.NDArray[Any]) -> list[tuple[list[Any], list[Any]]]:
-    """Stored input and stored outputs of the plan for each row."""
+    """Stored inputs and stored outputs of the plan for each row; a stream has the inputs of all its steps."""
     plan, given = _open(artifact), stored(artifact, rows)
-    return [([row], list(answers)) for row, *answers in zip(given, *plan.run_rows([given]), strict=True)]
+    steps = steps_of(given, plan.inputs[0][1])
+    answers = zip(*_answers(plan, given), strict=True)
+    return [(list(row), list(answer)) for row, answer in zip(steps, answers, strict=True)]
+
+
+def _answers(plan: Plan, given: Int8Array) -> list[Int8Array]:
+    """Each output for all rows; that of a stream is the one of its last step."""
+    if not plan.keeps_state:
+        return plan.run_rows([given])
+    found = []
+    for row in steps_of(given, plan.inputs[0][1]):
+        plan.reset()
+        found.append([part[-1:] for part in plan.run_rows([row])])
+    return [np.concatenate(column) for column in zip(*found, strict=True)]
 
 
 def ports(artifact: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -70,6 +91,8 @@ def _port(name: str, edge: tuple[int, int, int, float]) -> dict[str, Any]:
 
 
 def _latency(plan: Plan, given: Int8Array) -> dict[str, float]:
+    """Of one run, also of a stream."""
+    given = given.reshape(-1, plan.inputs[0][1])
     times = np.empty(TIMED_RUNS)
     for i in range(TIMED_RUNS):
         row = given[i % len(given)][np.newaxis]

@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compression_jobs.pipeline import beside
 from compression_jobs.pipeline.dataset import Dataset
 from compression_jobs.pipeline.errors import Refused
+from compression_jobs.pipeline.graph.facts_tflite import keeps_state
 from compression_jobs.pipeline.resident import ResidentSet
 from compression_jobs.pipeline.stopwatch import host_latency
-from device_agent.runtimes.edges import Edge
+from compression_jobs.pipeline.streams import steps_of
+from device_agent.runtimes.edges import Edge, normalised
 from device_agent.runtimes.litert import LiteRtRuntime
 
 Array = npt.NDArray[Any]
@@ -26,6 +29,7 @@ Sample = tuple[list[Array], list[Array]]
 # Far more than any microcontroller has; how much of it is used is what TFLM records.
 ARENA_BYTES = 32 << 20
 STANDARD_ERROR = 2
+TIMED_ROWS = 100
 
 
 class LiteRt:
@@ -34,10 +38,12 @@ class LiteRt:
     def __init__(self, artifact: Path) -> None:
         self._runtime = LiteRtRuntime()
         try:
-            self._runtime.load(str(artifact), {})
+            self._runtime.load(str(artifact), {"normalisation": beside.read(artifact)})
         except (ValueError, RuntimeError) as error:
             raise Refused(f"LiteRT cannot load the model: {_first_line(error)}") from error
         self.inputs, self.outputs = self._runtime.inputs, self._runtime.outputs
+        self.keeps_state = keeps_state(artifact)
+        self.reset = self._runtime.reset
         _refuse_several(self.inputs)
 
     def invoke(self, tensor: Array) -> list[Array]:
@@ -65,8 +71,10 @@ class TfliteMicro:
                 f"TensorFlow Lite Micro cannot load the model: {_first_line(error)}",
                 remedy="LiteRT and onnxruntime know more operators",
             ) from error
-        self.inputs = _edges(self._interpreter.get_input_details)
+        self.inputs = normalised(_edges(self._interpreter.get_input_details), beside.read(artifact))
         self.outputs = _edges(self._interpreter.get_output_details)
+        self.keeps_state = keeps_state(artifact)
+        self.reset = self._interpreter.reset
         _refuse_several(self.inputs)
 
     def invoke(self, tensor: Array) -> list[Array]:
@@ -126,19 +134,36 @@ def tflite_micro_samples(artifact: Path, rows: Array) -> list[Sample]:
 
 def _score(engine: Engine, rows: Array, outputs: Path) -> dict[str, float]:
     edge = engine.outputs[0]
-
-    def run(row: Array) -> Array:
-        answer: Array = engine.invoke(_input(engine, row))[0]
-        return answer
-
-    scores = np.concatenate([edge.to_numbers(run(row)).reshape(1, *edge.shape[1:]) for row in rows])
-    latency = host_latency(run, rows)
+    answers = (_answers(engine, _steps(engine, row))[0] for row in rows)
+    scores = np.concatenate([edge.to_numbers(answer).reshape(1, *edge.shape[1:]) for answer in answers])
+    single = np.concatenate([row.reshape(-1, *engine.inputs[0].shape[1:]) for row in rows[:TIMED_ROWS]])
+    latency = host_latency(lambda step: engine.invoke(_input(engine, step))[0], single)
     np.save(outputs, scores.astype(np.float32))
     return latency
 
 
 def _samples(engine: Engine, rows: Array) -> list[Sample]:
-    return [([tensor], engine.invoke(tensor)) for tensor in (_input(engine, row) for row in rows)]
+    found = [_steps(engine, row) for row in rows]
+    return [(steps, _answers(engine, steps)) for steps in found]
+
+
+def _steps(engine: Engine, row: Array) -> list[Array]:
+    """The input of each run that a row asks for: one, or those of a stream."""
+    if not engine.keeps_state:
+        return [_input(engine, row)]
+    shape = engine.inputs[0].shape
+    [steps] = steps_of(row[np.newaxis], int(np.prod(shape)))
+    return [_input(engine, step.reshape(shape)) for step in steps]
+
+
+def _answers(engine: Engine, steps: list[Array]) -> list[Array]:
+    """Raw outputs of the last run."""
+    if engine.keeps_state:
+        engine.reset()
+    answers: list[Array] = []
+    for tensor in steps:
+        answers = engine.invoke(tensor)
+    return answers
 
 
 def _input(engine: Engine, row: Array) -> Array:

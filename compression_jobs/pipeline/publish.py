@@ -61,10 +61,10 @@ def _write(workshop: Workshop, winner: Candidate, target: Target, folder: Path) 
     artifact = folder / Path(winner.path).name
     shutil.copyfile(winner.path, artifact)
     shutil.copyfile(Path(winner.path).with_name(transport.FILE), folder / transport.FILE)
-    scores = workshop.gauge.outputs_of(winner.sha256, target.runtime, "validation")
+    scores = workshop.gauge.outputs_of(Path(winner.path), winner.sha256, target.runtime, "validation")
     ports = run_limited(
         selftest.write,
-        artifact,
+        Path(winner.path),
         workshop.dataset,
         scores,
         winner.lineage["output"],
@@ -73,19 +73,21 @@ def _write(workshop: Workshop, winner: Candidate, target: Target, folder: Path) 
         cancelled=workshop.cancelled,
     )
     winner.lineage |= {"measurements": _measurements(winner)}
-    write_atomic(folder / "signature.json", json.dumps(_signature(workshop, ports, target), indent=2))
+    write_atomic(folder / "signature.json", json.dumps(_signature(workshop, winner, ports, target), indent=2))
     write_atomic(folder / "lineage.json", json.dumps(winner.lineage, indent=2))
     return folder
 
 
-def _signature(workshop: Workshop, ports: dict[str, Any], target: Target) -> dict[str, Any]:
+def _signature(
+    workshop: Workshop, winner: Candidate, ports: dict[str, Any], target: Target
+) -> dict[str, Any]:
     data = workshop.data
     return {
         "inputs": ports["inputs"],
         "outputs": ports["outputs"],
         "task": data.task,
         "classes": _class_names(workshop, ports) if data.task == "classification" else [],
-        "normalisation": None,
+        "normalisation": winner.lineage["normalisation"],
         "runtime": target.runtime,
     }
 

@@ -1,7 +1,8 @@
 """Chooses the samples of an artifact's self-test and writes them with the answers of its own runtime.
 
 Samples whose two best scores are nearly equal tell most about wrong arithmetic, but differences that the
-tolerance allows may turn them: so the closest calls above twice the tolerance are taken.
+tolerance allows may turn them: so the closest calls above twice the tolerance are taken. Streams are spread over the rows,
+and their first steps are enough.
 """
 
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from compression_jobs.pipeline.benches import BENCHES
 from compression_jobs.pipeline.dataset import Dataset
+from compression_jobs.pipeline.streams import SELF_TEST_STEPS, steps_of
 from device_agent.core import selftest as wire
 
 SAMPLES = 8
@@ -41,17 +43,22 @@ def write(
     flat = scores.reshape(len(scores), -1)
     tolerance, step = _tolerance(flat, output, bench.tolerance_lsb)
     inputs, outputs = bench.ports(artifact)
-    if not bench.knows_shapes and len(inputs) == 1:
+    stream = bench.keeps_state(artifact)
+    if not bench.knows_shapes and len(inputs) == 1 and not stream:
         inputs[0]["shape"] = [1, *rows.shape[1:]]
     classifies = data.task == "classification" and flat.shape[1] > 1 and outputs[0]["dtype"] in SCORES
-    chosen, decided = _choose(flat, 2 * step, SAMPLES) if classifies else (_spread(len(rows), SAMPLES), False)
-    chosen = chosen[: max(1, MAX_BYTES // max(rows[0].nbytes, 1))]
+    chosen, decided = _spread(len(rows), SAMPLES), False
+    if classifies and not stream:
+        chosen, decided = _choose(flat, 2 * step, SAMPLES)
+    taken = _first_steps(rows[chosen], inputs[0]) if stream else rows[chosen]
+    taken = taken[: max(1, MAX_BYTES // max(taken[0].nbytes, 1))]
     samples = [
         ([_raw(tensor) for tensor in given], [_raw(answer) for answer in answered])
-        for given, answered in bench.samples(artifact, rows[chosen])
+        for given, answered in bench.samples(artifact, taken)
     ]
+    runs = len(samples[0][0]) if stream else 0
     with open(out, "wb") as file:
-        wire.write(file, _specs(inputs, None), _specs(outputs, output), tolerance, samples, decided)
+        wire.write(file, _specs(inputs, None), _specs(outputs, output), tolerance, samples, decided, runs)
     return {"inputs": inputs, "outputs": outputs, "samples": len(samples)}
 
 
@@ -73,6 +80,10 @@ def _choose(scores: Array, margin: float, count: int) -> tuple[Array, bool]:
     if len(clear) < min(count, len(scores)):
         return _spread(len(scores), count), False
     return clear[np.argsort(margins[clear], kind="stable")[:count]], True
+
+
+def _first_steps(rows: Array, port: dict[str, Any]) -> Array:
+    return steps_of(rows, int(np.prod(port["shape"])))[:, :SELF_TEST_STEPS]
 
 
 def _spread(rows: int, count: int) -> Array:

@@ -3,13 +3,14 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from compression_jobs.pipeline.atomic import write_atomic
 from compression_jobs.pipeline.dataset import Dataset
+from compression_jobs.pipeline.graph.feature_scales import Normalisation, on_even_features
 from compression_jobs.pipeline.graph.graph import Graph
 from compression_jobs.pipeline.graph.quantgraph import QuantGraph
 from compression_jobs.pipeline.passes.canonicalise import canonicalise
@@ -100,10 +101,17 @@ class Bench:
     stages: Stages | None = None
     others: Mapping[str, Path] = field(default_factory=dict)
     original: Graph = field(init=False)
+    normalisation: Normalisation | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.original = self.graph
+        # Students of one's own read the features as they come.
+        if (self.recipe.trains or self.recipe.quantizes) and not self.recipe.models_named:
+            self.graph, self.data, self.normalisation = on_even_features(self.graph, self.data)
         self.calibration, _ = self.data.rows("calibration")
+        self.original = self.graph
+        if self.stages is not None and self.normalisation is not None:
+            origin = {**self.stages.origin, "normalisation": self.normalisation.as_dict()}
+            self.stages = replace(self.stages, origin=origin)
 
     def run(self) -> Graph | QuantGraph:
         """The model after all passes."""

@@ -47,7 +47,8 @@ def suits(model: Path, dataset: Path | None, target: dict[str, Any]) -> Facts:
 def _small_form(model: Path, dataset: Path | None, target: Target) -> Facts:
     if is_tflite(model):
         made = ready.carry(model, parse_recipe(["keep"]), target.runtime)
-        return _facts(len(made.data), None, made.macs, target)
+        activations = None if target.runtime == "onnxruntime" else ready.memory_of(model)
+        return _facts(len(made.data), activations, made.macs, target)
     rows = np.zeros(0, np.float32) if dataset is None else Dataset.load(dataset).rows("calibration")[0]
     graph = canonicalise(model, rows[:SAMPLE_ROWS] if len(rows) else None)
     keep_scores(graph)

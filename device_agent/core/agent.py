@@ -114,6 +114,10 @@ class Agent:
         outputs, answer = chosen.predict(x)
         return self.ring.put(self.device.boot << 32, (chosen, answer)), outputs
 
+    def reset(self, app: str = "") -> None:
+        """A new stream of inputs begins: a model that keeps a state from one prediction to the next starts anew."""
+        self._app(app).reset()
+
     def label(self, prediction_id: object, y: object) -> bool:
         """Tell the truth about a prediction: class number or name, or the true value or values.
 

@@ -124,6 +124,13 @@ class App:
             self.rotate()
         return outputs, answer
 
+    def reset(self) -> None:
+        """Let the models forget what earlier inputs have left."""
+        if self.serving is not None:
+            self.serving.runtime.reset()
+        if self.delivery.shadow is not None:
+            self.delivery.shadow.reset()
+
     def label(self, answer: Answer, y: object) -> bool:
         """Take the truth about an answer into account; False when another model serves by now."""
         serving = self.serving

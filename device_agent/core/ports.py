@@ -99,6 +99,10 @@ class Runtime:
         """Free the model; harmless when none is loaded."""
         raise Unfilled("Runtime.unload")
 
+    def reset(self) -> None:
+        """Forget what earlier runs have left, if the model keeps anything from one run to the next."""
+        return
+
     def run(self, x: object) -> list:  # type: ignore[type-arg]
         """Outputs for one input as real numbers, one flat sequence or array an output.
 

@@ -4,6 +4,9 @@ The file is `TFST`, a format byte, the header's length (4 bytes, little-endian),
 sample its input tensors and its expected output tensors, raw and little-endian. A device streams it: one sample's
 inputs are in memory, and the expected outputs a block at a time.
 
+A model that keeps a state has `runs` in its header (and format 2): a sample is then so many runs in a row, the first one
+after a reset, with input tensors for each and the outputs of the last one.
+
 Header: `samples`, `inputs` [{dtype, shape}], `outputs` [{dtype, shape, scale}], `tolerance` {mode, value}, `argmax`.
 Modes: `equal` (the same bytes), `lsb` (at most `value` steps of the output's `scale`; 1 for integers) and `atol`.
 With `argmax` the largest element of the first output must be the same one, too.
@@ -13,10 +16,11 @@ import json
 import struct
 
 MAGIC = b"TFST"
-FORMAT = 1
+FORMAT, FORMAT_OF_STREAMS = 1, 2
 MODES = ("equal", "lsb", "atol")
 HEADER_MAX_BYTES = 8192
 MAX_SAMPLES = 4096
+MAX_RUNS = 256
 TENSOR_MAX_BYTES = 16777216
 
 _BLOCK_ELEMENTS = 64
@@ -77,6 +81,8 @@ class Header:
         self.inputs = _tensors(fields.get("inputs"), "input")
         self.outputs = _tensors(fields.get("outputs"), "output")
         self.argmax = fields.get("argmax") is True
+        self.stream = "runs" in fields
+        self.runs = _count(fields["runs"], "runs", 1, MAX_RUNS) if self.stream else 1
         tolerance = fields.get("tolerance")
         if not isinstance(tolerance, dict) or tolerance.get("mode") not in MODES:
             raise SelfTestError("tolerance.mode is none of " + ", ".join(MODES))
@@ -105,8 +111,8 @@ class SelfTest:
         if start[: len(MAGIC)] != MAGIC:
             raise SelfTestError("not a self-test: the first bytes are not TFST")
         version, length = struct.unpack("<BI", start[len(MAGIC) :])
-        if version != FORMAT:
-            raise SelfTestError("self-test format %d, this agent reads %d" % (version, FORMAT))
+        if not FORMAT <= version <= FORMAT_OF_STREAMS:
+            raise SelfTestError("self-test format %d, this agent reads %d" % (version, FORMAT_OF_STREAMS))
         if length > HEADER_MAX_BYTES:
             raise SelfTestError("the header has %d bytes, %d are allowed" % (length, HEADER_MAX_BYTES))
         try:
@@ -114,13 +120,13 @@ class SelfTest:
         except (ValueError, UnicodeError, RuntimeError):  # RuntimeError: nested too deeply
             raise SelfTestError("the header is not JSON")
         self.header = Header(fields)
+        if self.header.stream != (version == FORMAT_OF_STREAMS):
+            raise SelfTestError("the header does not belong to format %d" % version)
         self.done = 0
 
     def run_next(self, runtime) -> bool:  # type: ignore[no-untyped-def]
         """Run one sample; True while others are left. Raises Mismatch, SelfTestError, or what the runtime raises."""
-        inputs = [_read(self._file, tensor.bytes) for tensor in self.header.inputs]
-        answers = runtime.run_raw(inputs)
-        inputs.clear()
+        answers = self._answers(runtime)
         if len(answers) != len(self.header.outputs):
             raise Mismatch("the model has %d outputs, expected %d" % (len(answers), len(self.header.outputs)))
         for i in range(len(answers)):
@@ -131,6 +137,20 @@ class SelfTest:
         if self._file.read(1):
             raise SelfTestError("bytes follow after the last sample")
         return False
+
+    def _answers(self, runtime) -> list:  # type: ignore[no-untyped-def, type-arg]
+        """Raw outputs for the next inputs of the file; a stream leaves nothing behind in the runtime."""
+        stream = self.header.stream
+        if stream:
+            runtime.reset()
+        answers: list = []  # type: ignore[type-arg]
+        for _ in range(self.header.runs):
+            inputs = [_read(self._file, tensor.bytes) for tensor in self.header.inputs]
+            answers = runtime.run_raw(inputs)
+            inputs.clear()
+        if stream:
+            runtime.reset()
+        return answers
 
     def _compare(self, index: int, answer: memoryview) -> None:
         tensor = self.header.outputs[index]
@@ -194,11 +214,20 @@ def run(file, runtime) -> Result:  # type: ignore[no-untyped-def]
         return Result(False, "the model failed: %s" % error, done)
 
 
-def write(file, inputs: list, outputs: list, tolerance: dict, samples: list, argmax: bool) -> None:  # type: ignore
+def write(  # type: ignore[no-untyped-def]
+    file,
+    inputs: list,  # type: ignore[type-arg]
+    outputs: list,  # type: ignore[type-arg]
+    tolerance: dict,  # type: ignore[type-arg]
+    samples: list,  # type: ignore[type-arg]
+    argmax: bool,
+    runs: int = 0,
+) -> None:
     """Write a self-test to an open binary file.
 
     `inputs` and `outputs` are tensor specs, `samples` pairs (input tensors, expected output tensors) of raw
-    little-endian bytes. Raises SelfTestError for anything a device would refuse.
+    little-endian bytes; for a model that keeps a state the inputs of `runs` runs, one after the other. Raises
+    SelfTestError for anything a device would refuse.
     """
     fields = {
         "samples": len(samples),
@@ -207,13 +236,16 @@ def write(file, inputs: list, outputs: list, tolerance: dict, samples: list, arg
         "tolerance": tolerance,
         "argmax": argmax,
     }
+    if runs:
+        fields["runs"] = runs
     header = Header(fields)
     encoded = json.dumps(fields, separators=(",", ":")).encode()
     if len(encoded) > HEADER_MAX_BYTES:
         raise SelfTestError("the header has %d bytes, %d are allowed" % (len(encoded), HEADER_MAX_BYTES))
-    file.write(MAGIC + struct.pack("<BI", FORMAT, len(encoded)) + encoded)
+    version = FORMAT_OF_STREAMS if runs else FORMAT
+    file.write(MAGIC + struct.pack("<BI", version, len(encoded)) + encoded)
     for tensors in samples:
-        for specs, data in ((header.inputs, tensors[0]), (header.outputs, tensors[1])):
+        for specs, data in ((header.inputs * header.runs, tensors[0]), (header.outputs, tensors[1])):
             if len(data) != len(specs):
                 raise SelfTestError("a sample has %d tensors, expected %d" % (len(data), len(specs)))
             for spec, raw in zip(specs, data):  # noqa: B905  MicroPython's zip knows no `strict`

@@ -53,6 +53,11 @@ class Shadow:
         except MemoryError:
             pass  # the application needs it more
 
+    def reset(self) -> None:
+        """A new stream begins: what still waits belongs to the one before."""
+        self.waiting.clear()
+        self.serving.runtime.reset()
+
     def judged(self, answer: Answer, y: object, was_right: bool) -> None:
         """The truth about an answer of the model that serves is known."""
         for one in self.waiting:

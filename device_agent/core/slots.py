@@ -94,7 +94,7 @@ class Proof:
         started = self.clock.ticks_us()
         more = self.test.run_next(self.runtime)
         self.samples += 1
-        if self.deadline_us and self.clock.ticks_us() - started > self.deadline_us:
+        if self.deadline_us and self.clock.ticks_us() - started > self.deadline_us * self.test.header.runs:
             self.late += 1
         if not more and self.late > self.samples // 2:
             text = "%d of %d self-test samples took longer than %d us"

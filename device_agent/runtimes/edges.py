@@ -1,6 +1,6 @@
 """The edges of a model: numbers as an application has them to tensors as the model takes them, and back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,19 @@ import numpy as np
 from device_agent.core.ports import InputError
 
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What an int8 input wants done to real numbers first: `(x - mean) / std`, shaped for one row."""
+
+    mean: Array
+    std: Array
+
+    def __call__(self, numbers: Array) -> Array:
+        """The numbers as the model was made for them, float32."""
+        done: Array = (numbers.astype(np.float32) - self.mean) / self.std
+        return done
 
 
 @dataclass(frozen=True)
@@ -19,6 +32,7 @@ class Edge:
     shape: tuple[int, ...]
     scale: float | None = None
     zero_point: int = 0
+    normalisation: Normalisation | None = None
 
     @property
     def bytes(self) -> int:
@@ -48,6 +62,8 @@ class Edge:
             # A model answers nonsense to them, which would be held against the model.
             raise InputError(f"{self.name} holds NaN or infinity")
         if self.scale is not None and numbers.dtype != self.dtype:
+            if self.normalisation:
+                numbers = self.normalisation(numbers.reshape(self.shape))
             numbers = self._quantised(numbers)
         return np.ascontiguousarray(numbers.reshape(self.shape), dtype=self.dtype)
 
@@ -111,3 +127,24 @@ def check_signature(edges: list[Edge], specs: Any, what: str) -> None:
             raise ValueError(
                 f"the signature says {what} {edge.name} is {told[0]} {told[1]}, the model has {edge}"
             )
+
+
+def normalised(edges: list[Edge], told: Any) -> list[Edge]:
+    """The inputs of a model that wants them normalised as its signature tells: `{mean, std, axis}`, or None.
+
+    Raises ValueError when that does not fit the model's one int8 input.
+    """
+    if told is None:
+        return edges
+    reason = "the signature's normalisation does not fit the model's input"
+    if len(edges) != 1 or edges[0].scale is None or not isinstance(told, dict):
+        raise ValueError(reason)
+    [edge], axis = edges, told.get("axis", 1)
+    mean, std = (np.asarray(told.get(name), np.float32) for name in ("mean", "std"))
+    shape = [1] * len(edge.shape)
+    if not isinstance(axis, int) or not 0 < axis < len(shape) or mean.shape != (edge.shape[axis],):
+        raise ValueError(reason)
+    if std.shape != mean.shape or not (np.isfinite(mean).all() and np.isfinite(std).all() and std.all()):
+        raise ValueError(reason)
+    shape[axis] = -1
+    return [replace(edge, normalisation=Normalisation(mean.reshape(shape), std.reshape(shape)))]

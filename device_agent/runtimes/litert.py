@@ -6,7 +6,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from device_agent.core import ports
-from device_agent.runtimes.edges import Edge, check_signature, inputs_of, raw_inputs, raw_outputs
+from device_agent.runtimes.edges import Edge, check_signature, inputs_of, normalised, raw_inputs, raw_outputs
 
 
 def open_interpreter(path: str, threads: int = 1) -> Any:
@@ -24,6 +24,7 @@ class LiteRtRuntime(ports.Runtime):
 
     def __init__(self, threads: int = 1) -> None:
         self._threads = threads
+        self._path = ""
         self._interpreter: Any = None
         self.inputs: list[Edge] = []
         self.outputs: list[Edge] = []
@@ -43,13 +44,19 @@ class LiteRtRuntime(ports.Runtime):
         output_edges = [_edge(d) for d in outputs]
         check_signature(input_edges, signature.get("inputs"), "input")
         check_signature(output_edges, signature.get("outputs"), "output")
-        self._interpreter, self.inputs, self.outputs = interpreter, input_edges, output_edges
+        input_edges = normalised(input_edges, signature.get("normalisation"))
+        self._path, self._interpreter = path, interpreter
+        self.inputs, self.outputs = input_edges, output_edges
         self._input_indices = [d["index"] for d in inputs]
         self._output_indices = [d["index"] for d in outputs]
 
     def unload(self) -> None:
         """Free the model."""
         self._interpreter, self.inputs, self.outputs = None, [], []
+
+    def reset(self) -> None:
+        """Forget what earlier runs have left: only a new interpreter gives resource variables their first values."""
+        self._interpreter = open_interpreter(self._path, self._threads)
 
     def run(self, x: object) -> list[Any]:
         """Flat real numbers of each output."""

@@ -117,7 +117,8 @@ UPLOAD_MAX_BYTES = number("UPLOAD_MAX_BYTES")
 BLOB_MQTT_MAX_BYTES = number("BLOB_MQTT_MAX_BYTES")
 JOB_MAX_SECONDS = number("JOB_MAX_SECONDS")
 
-WEBHOOK_HOSTS = listed("WEBHOOK_HOSTS")
+# Names of hosts are compared as addresses give them.
+WEBHOOK_HOSTS = [host.lower() for host in listed("WEBHOOK_HOSTS")]
 DEFAULT_FROM_EMAIL = text("EMAIL_FROM")
 EMAIL_TIMEOUT = 8
 globals().update(connection("EMAIL_URL", connections.email))

@@ -138,7 +138,12 @@ def running_rollouts() -> list[Rollout]:
     """Rollouts at work, each with how many of its deliveries succeeded, stopped, and how many there are."""
     ends = [state for state in Delivery.ENDS if state != Delivery.State.SUCCEEDED]
     install = Q(deliveries__kind=Delivery.Kind.INSTALL)
-    states = (Rollout.State.RUNNING, Rollout.State.ROLLING_BACK, Rollout.State.SCHEDULED)
+    states = (
+        Rollout.State.RUNNING,
+        Rollout.State.ROLLING_BACK,
+        Rollout.State.STARTING,
+        Rollout.State.SCHEDULED,
+    )
     return list(
         Rollout.objects.filter(state__in=states)
         .select_related("version__model", "group")

@@ -12,7 +12,7 @@ GOOD, WORK, WAIT, WARN, BAD, OFF = "good", "work", "wait", "warn", "bad", "off"
 
 TONES = {
     GOOD: "ready succeeded passed in_time installed active answered met fits champion decided counted promoted",
-    WORK: "checking running downloading verifying testing trial soaking offered rolling_back sent watched",
+    WORK: "checking running downloading verifying testing trial soaking offered rolling_back sent watched starting",
     WAIT: "queued pending draft scheduled never_seen waiting",
     WARN: "overdue held awaiting_approval paused timed_out rejected rolled_back open undecided",
     BAD: "refused failed aborted revoked missed",

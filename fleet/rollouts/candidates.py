@@ -1,6 +1,7 @@
 """What planning needs to know of devices and artifacts, read from rows in a handful of queries."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from fleet.inventory import services as inventory
 from fleet.inventory.labels import facts_of
@@ -9,16 +10,32 @@ from fleet.registry import offers as blobs
 from fleet.registry.models import Artifact, LatencyFactor, ModelVersion
 from fleet.rollouts import planning
 from fleet.rollouts.choice import Offer, Room
-from fleet.rollouts.models import Delivery, Experiment, Pair, Rollout
+from fleet.rollouts.models import Delivery, Experiment, Pair, PlanPart, Rollout
 from fleet.rollouts.strategy import Strategy
 from fleet.telemetry import summaries
 
 # While a rollout is in one of these states its devices belong to it.
-AT_WORK = (Rollout.State.RUNNING, Rollout.State.PAUSED, Rollout.State.HELD, Rollout.State.ROLLING_BACK)
+AT_WORK = (
+    Rollout.State.STARTING,
+    Rollout.State.RUNNING,
+    Rollout.State.PAUSED,
+    Rollout.State.HELD,
+    Rollout.State.ROLLING_BACK,
+)
 _ABOVE_ALL = 1000
 # Inferences in the field that say more about a latency than an estimate does.
 ENOUGH_INFERENCES = 20
 _NOT_TAKING_PART = (Delivery.State.CANCELLED, Delivery.State.SKIPPED, Delivery.State.SUPERSEDED)
+
+
+class _Runs(NamedTuple):
+    """What a device says it runs; the artifact is missing when it is none of ours."""
+
+    sha256: str = ""
+    artifact: Artifact | None = None
+
+
+_NOTHING = _Runs()
 
 
 class Reader:
@@ -35,7 +52,7 @@ class Reader:
 
     def candidates(self, devices: Sequence[Device]) -> list[planning.Candidate]:
         """Each device as planning sees it."""
-        runs = {row.device_id: row for row in self._apps()}
+        runs = self._runs()
         taken = in_experiments(self.app, self.experiment) | {
             device: (f"rollout {rollout}", priority) for device, (rollout, priority) in busy(self.app).items()
         }
@@ -43,7 +60,7 @@ class Reader:
         recalled = recalls(self.version)
         return [
             self._candidate(
-                device, runs.get(device.pk), taken, excluded.get(device.pk, frozenset()), recalled
+                device, runs.get(device.pk, _NOTHING), taken, excluded.get(device.pk, frozenset()), recalled
             )
             for device in devices
         ]
@@ -51,12 +68,12 @@ class Reader:
     def _candidate(
         self,
         device: Device,
-        row: DeviceApp | None,
+        row: _Runs,
         taken: dict[int, tuple[str, int]],
         groups: frozenset[str],
         recalled: dict[str, str],
     ) -> planning.Candidate:
-        runs = row.artifact if row else None
+        runs = row.artifact
         ours = runs is not None and runs.version.model_id == self.version.model_id
         busy_with, priority = taken.get(device.pk, ("", 0))
         return planning.Candidate(
@@ -66,7 +83,7 @@ class Reader:
             groups=groups,
             export_only=device.target.export_only,
             state=device.state,
-            installed=row.artifact_sha256 if row else "",
+            installed=row.sha256,
             version=runs.version.number if runs is not None and ours else 0,
             # In the shadow the present artifact stays, and gives nothing back.
             room=room_of(device, None if self.strategy.trial.shadow else runs),
@@ -76,9 +93,15 @@ class Reader:
             recalled=recalled.get(device.target.slug, ""),
         )
 
-    def _apps(self) -> list[DeviceApp]:
-        rows = DeviceApp.objects.filter(app=self.app).select_related("artifact__version")
-        return list(rows.defer("artifact__signature", "artifact__lineage", "artifact__version__facts"))
+    def _runs(self) -> dict[int, _Runs]:
+        """What each device runs; thousands share a handful of artifacts, which are read once."""
+        rows = DeviceApp.objects.filter(app=self.app).values_list(
+            "device_id", "artifact_sha256", "artifact_id"
+        )
+        found = list(rows)
+        few = Artifact.objects.select_related("version").defer("signature", "lineage", "version__facts")
+        artifacts = few.in_bulk({artifact for _, _, artifact in found if artifact})
+        return {device: _Runs(sha256, artifacts.get(artifact)) for device, sha256, artifact in found}
 
     def _excluded(self) -> dict[int, frozenset[str]]:
         found: dict[int, frozenset[str]] = {}
@@ -113,10 +136,10 @@ def busy(app: str) -> dict[int, tuple[int, int]]:
     rollouts = Rollout.objects.filter(app=app, state__in=AT_WORK)
     priority = {pk: int(rules.get("priority", 0)) for pk, rules in rollouts.values_list("pk", "strategy")}
     taken = Delivery.objects.filter(rollout__in=priority).exclude(state__in=_NOT_TAKING_PART)
-    return {
-        device: (rollout, priority[rollout])
-        for device, rollout in taken.values_list("device_id", "rollout_id")
-    }
+    planned = PlanPart.objects.filter(rollout__in=priority).values_list("devices", "rollout_id")
+    belongs = {device: rollout for devices, rollout in planned for device in devices}
+    belongs |= dict(taken.values_list("device_id", "rollout_id"))
+    return {device: (rollout, priority[rollout]) for device, rollout in belongs.items()}
 
 
 def in_experiments(app: str, own: int | None = None) -> dict[int, tuple[str, int]]:

@@ -14,7 +14,7 @@ DAY_S = 24 * 3600
 MAX_BYTES = 1 << 40
 _ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
-_PERCENT = re.compile(r"(100|[1-9]?\d)(\.\d{1,2})?%")
+_PERCENT = re.compile(r"(100|[1-9]?\d)(\.\d{1,2})?%", re.ASCII)
 
 
 def is_share(text: str) -> bool:
@@ -63,9 +63,11 @@ class Who(BaseModel):
     hold_back: Share = Field(
         "", description="Share that stays on what it runs, for comparison; spread over targets and sites."
     )
-    late_joiners: Literal["join", "ignore"] = Field(
+    late_joiners: Literal["join", "ignore", "always"] = Field(
         "join",
-        description="Whether devices that enter the group while the rollout runs are asked in its last wave.",
+        description="Whether devices that enter the group later are asked. join: those that come before the rollout ends, "
+        "in its last wave; while it is paused or held they wait until it goes on. always: those that come after it "
+        "succeeded as well, which opens it again, until another rollout of the app to the group begins. ignore: none.",
     )
     must_pass_through: list[Annotated[int, Field(ge=1)]] = Field(
         default=[],
@@ -75,7 +77,10 @@ class Who(BaseModel):
 
 
 class Window(BaseModel):
-    """When devices may be asked: from each moment of a cron expression on, for some minutes."""
+    """When devices may be asked, and begin: from each moment of a cron expression on, for some minutes.
+
+    A device that was away begins when a window is open again, if it knows the time.
+    """
 
     model_config = ConfigDict(extra="forbid")
 

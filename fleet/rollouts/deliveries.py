@@ -118,10 +118,17 @@ def _sort_out(batch: list[Delivery], now: datetime) -> list[Delivery]:
 
 
 def _end_rivals(batch: list[Delivery], now: datetime) -> None:
-    """A device never has two deliveries of one app at once: the newest signed intent wins."""
-    app = batch[0].rollout.app
+    """A device never has two deliveries of one app at once: the newest signed intent wins.
+
+    What an earlier rollout has still in mind for the device ends as well, or its next try would come after ours.
+    """
+    rollout = batch[0].rollout
+    earlier = Q(rollout__started_at__lt=rollout.started_at)
+    earlier |= Q(rollout__started_at=rollout.started_at, rollout__lt=rollout.pk)
     rivals = Delivery.objects.filter(
-        device__in=[delivery.device_id for delivery in batch], rollout__app=app, state__in=states.ACTIVE
+        Q(state__in=states.ACTIVE) | Q(state=State.PENDING) & earlier,
+        device__in=[delivery.device_id for delivery in batch],
+        rollout__app=rollout.app,
     )
     for rival in rivals.exclude(pk__in=[delivery.pk for delivery in batch]).select_related("device"):
         move(rival, "supersede", now, "a newer intent for this device took its place")
@@ -129,14 +136,18 @@ def _end_rivals(batch: list[Delivery], now: datetime) -> None:
 
 def _note_what_runs(batch: list[Delivery]) -> None:
     """Keep what each device runs now, to go back to it."""
-    app = batch[0].rollout.app
-    rows = DeviceApp.objects.filter(app=app, device__in=[delivery.device_id for delivery in batch])
-    runs = dict(rows.values_list("device_id", "artifact_id"))
+    rollout = batch[0].rollout
+    rows = DeviceApp.objects.filter(app=rollout.app, device__in=[delivery.device_id for delivery in batch])
+    runs = {row.device_id: row.artifact for row in rows.select_related("artifact__version")}
+    on_the_way = strategy.read(rollout.strategy).who.must_pass_through
     changed = [d for d in batch if d.kind == Delivery.Kind.INSTALL]
     for delivery in changed:
-        # A further try may find the new artifact installed, unheard of: what ran before is known from the first.
-        if runs.get(delivery.device_id) != delivery.artifact_id:
-            delivery.previous_id = runs.get(delivery.device_id)
+        present = runs.get(delivery.device_id)
+        # A further try may find the new artifact installed, unheard of, or the version before it on the way: what ran
+        # before is known from the first.
+        passing = present is not None and delivery.ticket is not None and present.version.number in on_the_way
+        if not passing and (present is None or present.pk != delivery.artifact_id):
+            delivery.previous = present
     Delivery.objects.bulk_update(changed, ["previous"])
 
 
@@ -195,7 +206,6 @@ def try_again(delivery: Delivery, event: str, now: datetime, reason: str, **fiel
     """Put a delivery back to the start under a new id, so that late words about the old try change nothing."""
     fresh: dict[str, Any] = {
         "ticket": uuid.uuid4(),
-        "offered_at": None,
         "finished_at": None,
         "attempt": 1,
         "evidence": {},
@@ -211,6 +221,17 @@ def cancel(deliveries: Iterable[Delivery], now: datetime, reason: Any) -> int:
     return done
 
 
+def cancel_pending(rollout: Rollout, now: datetime, reason: str) -> int:
+    """End installations that nobody was asked for, thousands with one statement; those tried before some at a time."""
+    waiting = not_asked_yet(rollout)
+    untouched = waiting.select_related(None).filter(history=[])
+    lock_devices(untouched)
+    line = {"state": State.CANCELLED, "at": now.isoformat(), "reason": reason}
+    ended = {"state": State.CANCELLED, "reason": reason, "changed_at": now, "finished_at": now}
+    done = untouched.update(history=[line], **ended)
+    return done + cancel(waiting.exclude(history=[])[:MOST_A_TICK], now, reason)
+
+
 def extend(wave: Wave, by: int) -> int:
     """Move pending deliveries of later waves into this one; returns how many."""
     later = Delivery.objects.filter(
@@ -220,32 +241,35 @@ def extend(wave: Wave, by: int) -> int:
     return Delivery.objects.filter(pk__in=chosen, state=State.PENDING).update(wave=wave)
 
 
-def go_back(rollout: Rollout, which: Q, now: datetime, reason: str) -> int:
-    """Give every chosen device that was ever offered this rollout a way back; the tick signs and sends it.
+def go_back(rollout: Rollout, which: Q, now: datetime, reason: str, at_most: int | None = None) -> int:
+    """Give every chosen device that was ever offered this rollout a way back, or some of them; the tick signs and sends it.
 
     Devices that a later rollout has reached since belong to that one, and who is on the way back stays on it.
     """
     if rollout.started_at is None:
         return 0
     installs = rollout.deliveries.filter(which, kind=Delivery.Kind.INSTALL, offered_at__isnull=False)
-    installs = installs.filter(device__state=Device.State.ACTIVE).select_related("device")
-    lock_devices(installs)
-    taken_over = _taken_over(rollout)
-    installs = installs.exclude(
-        device__in=rollout.deliveries.filter(kind=Delivery.Kind.ROLL_BACK).values("device")
-    )
-    chosen = [delivery for delivery in installs if delivery.device_id not in taken_over]
-    for delivery in chosen:
+    returning = rollout.deliveries.filter(kind=Delivery.Kind.ROLL_BACK)
+    installs = installs.filter(device__state=Device.State.ACTIVE).order_by("position", "pk")
+    installs = installs.exclude(device__in=returning.values("device"))
+    installs = installs.exclude(device__in=_taken_over(rollout))
+    keys = list(installs.values_list("pk", flat=True)[:at_most])
+    chosen = Delivery.objects.filter(pk__in=keys).order_by("position", "pk")
+    lock_devices(chosen)
+    # Of two who do this at once the second waits for the devices, and then finds who is on the way back already.
+    found = list(chosen.exclude(device__in=returning.values("device")).select_related("device"))
+    for delivery in found:
         move(delivery, "supersede", now, reason)
-    back = [_way_back(delivery) for delivery in chosen]
+    back = [_way_back(delivery) for delivery in found]
     Delivery.objects.bulk_create(back, ignore_conflicts=True)
     return len(back)
 
 
-def _taken_over(rollout: Rollout) -> set[int]:
+def _taken_over(rollout: Rollout) -> QuerySet[Delivery, Any]:
+    """Keys of devices that a later rollout of the app has reached."""
     began = rollout.started_at
     later = Delivery.objects.filter(rollout__app=rollout.app, offered_at__gt=began).exclude(rollout=rollout)
-    return set(later.filter(rollout__started_at__gt=began).values_list("device_id", flat=True))
+    return later.filter(rollout__started_at__gt=began).order_by().values("device")
 
 
 def _way_back(delivery: Delivery) -> Delivery:

@@ -32,6 +32,14 @@ from fleet.rollouts.models import Decision, Delivery, Rollout, Wave
 
 STEPS_A_TICK = 6
 
+# Who goes back once nobody else is asked, and why. A device at work would finish the download: only a newer signed
+# intent calls it back. One that waits for its next try, or was cancelled so, may run a version on the way.
+_BETWEEN = Q(state__in=(Delivery.State.PENDING, Delivery.State.CANCELLED), offered_at__isnull=False)
+_CALLED_BACK: dict[str, tuple[Q, str]] = {
+    Rollout.State.ABORTED: (Q(state__in=states.ACTIVE) | _BETWEEN, "the rollout was aborted"),
+    Rollout.State.ROLLING_BACK: (Q(), "the rollout is rolled back"),
+}
+
 logger = logging.getLogger(__name__)
 
 
@@ -67,20 +75,27 @@ def step(rollout: Rollout, now: datetime) -> int:
         return begin(rollout, now)
     if states.is_overdue(rollout, now):
         return _give_up(rollout, now)
+    if rollout.state == Rollout.State.STARTING:
+        return _write_plan(rollout, now)
     work = deliveries.end_for_lost_devices(rollout, now) + deliveries.time_out(rollout, now)
     work += deliveries.send_again_to_changed_devices(rollout, now)
+    called = _call_back(rollout, now)
     # Some may go back while others are still asked.
     work += deliveries.offer(rollout.deliveries.filter(kind=Delivery.Kind.ROLL_BACK), now)
     work += joiners.take_in(rollout, now)
     if rollout.state == Rollout.State.RUNNING:
         return work + retries.go_on(rollout, now) + _step_wave(rollout, now)
-    if rollout.state == Rollout.State.ROLLING_BACK:
+    if rollout.state == Rollout.State.ROLLING_BACK and not called:
         work += _finish_way_back(rollout, now)
-    return work
+    return work + called
 
 
 def begin(rollout: Rollout, now: datetime) -> int:
-    """Draw up the plan as things are now and write it down; a rollout that nobody can take ends with the reason."""
+    """Draw up the plan as things are now and keep it; a rollout that nobody can take ends with the reason."""
+    others = Rollout.objects.filter(app=rollout.app, state=Rollout.State.STARTING)
+    if others.exclude(pk=rollout.pk).exists():
+        # Plans that are half written cannot be weighed against each other: it is a matter of seconds.
+        return 0
     order = preparation.order_of(rollout)
     plan = preparation.draw_up(order)
     try:
@@ -88,11 +103,21 @@ def begin(rollout: Rollout, now: datetime) -> int:
     except FleetError as error:
         return _end(rollout, "abort", f"it could not start: {error.message}", now)
     with transaction.atomic():
-        if not states.advance(rollout, "begin", started_at=now, reason=plan.evidence):
+        if not states.advance(rollout, "begin", reason=plan.evidence, state_since=now):
             return 0
-        preparation.lay_out(rollout, plan, now)
+        preparation.keep(rollout, plan, now)
         note(rollout, "start", plan.evidence)
-    return 1
+    return plan.devices
+
+
+def _write_plan(rollout: Rollout, now: datetime) -> int:
+    """The next part of the plan; with the last one the rollout runs. A tick that dies here is made up for by the next."""
+    with transaction.atomic():
+        written = preparation.write_part(rollout, now)
+        if not rollout.unwritten.exists():
+            written += states.advance(rollout, "run", started_at=now)
+    tell(rollout)
+    return written
 
 
 def stop(rollout: Rollout, sentence: str, now: datetime, decided_by_id: int | None = None) -> bool:
@@ -100,8 +125,9 @@ def stop(rollout: Rollout, sentence: str, now: datetime, decided_by_id: int | No
     with transaction.atomic():
         if not states.advance(rollout, "abort", reason=sentence, finished_at=now):
             return False
-        # A device at work would finish the download: only a newer signed intent calls it back.
-        _call_back(rollout, Q(state__in=states.ACTIVE), "the rollout was aborted", now)
+        rollout.unwritten.all().delete()
+        _call_back(rollout, now)
+        _close_waves(rollout, now)
         note(rollout, "abort", sentence, decided_by_id=decided_by_id)
     return True
 
@@ -111,16 +137,23 @@ def begin_way_back(rollout: Rollout, sentence: str, now: datetime) -> bool:
     with transaction.atomic():
         if not states.advance(rollout, "roll_back", reason=sentence, finished_at=None):
             return False
-        _call_back(rollout, Q(), "the rollout is rolled back", now)
+        _call_back(rollout, now)
+        _close_waves(rollout, now)
         tell(rollout)
     return True
 
 
-def _call_back(rollout: Rollout, which: Q, why: str, now: datetime) -> None:
-    """Ask nobody else, send those deliveries back, and close every wave that has not passed."""
-    deliveries.lock_devices(deliveries.open_ones(rollout))
-    deliveries.cancel(deliveries.not_asked_yet(rollout), now, why)
-    deliveries.go_back(rollout, which, now, why)
+@transaction.atomic
+def _call_back(rollout: Rollout, now: datetime) -> int:
+    """Ask nobody else, and send the next devices back; how many, 0 when that is done. Ticks do what a verb began."""
+    if rollout.state not in _CALLED_BACK:
+        return 0
+    which, why = _CALLED_BACK[rollout.state]
+    back = deliveries.go_back(rollout, which, now, why, at_most=deliveries.MOST_A_TICK)
+    return back + deliveries.cancel_pending(rollout, now, why)
+
+
+def _close_waves(rollout: Rollout, now: datetime) -> None:
     # From rows: several may be RUNNING when canaries were extended.
     for wave in rollout.waves.exclude(state=Wave.State.PASSED):
         states.advance(wave, "fail", finished_at=now)
@@ -139,17 +172,21 @@ def tell(rollout: Rollout) -> None:
 
 
 def _give_up(rollout: Rollout, now: datetime) -> int:
-    days = states.LIMITS[rollout.state][0].days
-    was = rollout.state.replace("_", " ")
-    return int(stop(rollout, f"aborted: it was {was} for {days} days, and nobody decided", now))
+    if rollout.state == Rollout.State.STARTING:
+        why = "its plan is a day old and was never written whole"
+    else:
+        days = states.LIMITS[rollout.state][0].days
+        why = f"it was {rollout.state.replace('_', ' ')} for {days} days, and nobody decided"
+    return int(stop(rollout, f"aborted: {why}", now))
 
 
 def _under_way(now: datetime) -> list[Rollout]:
-    """Rollouts with something to do: those at work, those due, and ended ones that still owe a device its way back."""
+    """Rollouts with something to do: at work, due, ended but owing a device its way back, or open to late joiners."""
     due = Q(state=Rollout.State.SCHEDULED) & (Q(start_at=None) | Q(start_at__lte=now))
     due |= Q(state=Rollout.State.AWAITING_APPROVAL)
     owed = Delivery.objects.filter(rollout=OuterRef("pk")).exclude(state__in=Delivery.ENDS)
-    found = Rollout.objects.filter(due | Q(state__in=preparation.AT_WORK) | Exists(owed))
+    again = Q(pk__in=joiners.open_again(now).values("pk"))
+    found = Rollout.objects.filter(due | Q(state__in=preparation.AT_WORK) | Exists(owed) | again)
     return list(found.select_related("version__model", "group").order_by("pk"))
 
 
@@ -204,7 +241,8 @@ def _look(rollout: Rollout, wave: Wave, now: datetime, ended: int) -> int:
     Wave.objects.filter(pk=wave.pk).update(verdict=wave.verdict)
     if verdict.decision == "roll_back":
         _act(rollout, wave, verdict, now)
-    return 1
+    # A look at thousands is a tick's work.
+    return max(1, ended)
 
 
 def _has_soaked(rollout: Rollout, wave: Wave, now: datetime) -> bool:
@@ -252,6 +290,9 @@ def _act(rollout: Rollout, wave: Wave, verdict: gates.Verdict, now: datetime) ->
 def _succeed(rollout: Rollout, now: datetime) -> int:
     if shadows.is_shadow(rollout):
         return _end_shadow(rollout, now)
+    # Who came since the last look still belongs to it.
+    if joined := joiners.take_in(rollout, now, at_once=True):
+        return joined
     installs = rollout.deliveries.filter(kind=Delivery.Kind.INSTALL)
     back = rollout.deliveries.filter(kind=Delivery.Kind.ROLL_BACK).values("device")
     runs = installs.filter(state=Delivery.State.SUCCEEDED).exclude(device__in=back).count()
@@ -261,7 +302,11 @@ def _succeed(rollout: Rollout, now: datetime) -> int:
 def _end_shadow(rollout: Rollout, now: datetime) -> int:
     """What is desired of each device becomes again what it runs, so that a device that loses it gets it back."""
     with transaction.atomic():
-        deliveries.go_back(rollout, Q(), now, "the shadow has been compared")
+        back = deliveries.go_back(
+            rollout, Q(), now, "the shadow has been compared", at_most=deliveries.MOST_A_TICK
+        )
+        if back:
+            return back
         return _end(rollout, "succeed", f"nothing was installed; {shadows.compare(rollout).sentence}", now)
 
 

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fleet.rollouts.imagined import Fleet, Truth
 from fleet.rollouts.mixture import Bits
 from fleet.rollouts.planning import Plan
-from fleet.rollouts.simulation import CELLS, Fleet, Simulated, Truth, simulate
+from fleet.rollouts.simulation import CELLS, Simulated, assumptions, simulate
 from fleet.rollouts.strategy import Strategy
 
 ENOUGH = 0.8
@@ -60,6 +61,7 @@ class Forecast:
     sentence: str = ""
     warning: str = ""
     n: int = 0
+    assumed: list[str] = field(default_factory=list)
 
     @property
     def words(self) -> str:
@@ -82,17 +84,19 @@ def forecast(plan: Plan, fleet: Fleet, rules: Strategy, seed: int = 0) -> Foreca
     through = good.seconds[~good.stopped] if not good.stopped.all() else good.seconds
     low, middle, high = np.quantile(through, (0.1, 0.5, 0.9)) / 3600
     power = [power_of(rate, found) for rate, found in played.items()]
+    regressions = [regression_of(name, size, play(_worse(name, size))) for name, size in _sizes(rules)]
     return Forecast(
         round(float(low), 3),
         round(float(middle), 3),
         round(float(high), 3),
         share_of(good.stopped),
         power,
-        [regression_of(name, size, play(_worse(name, size))) for name, size in _sizes(rules)],
+        regressions,
         unjudged(plan, rules),
         _sentence(power, plan, rules),
-        _warning(power, plan, rules),
+        " ".join(filter(None, [_warning(power, plan, rules), *_unseen(regressions, plan)])),
         rollouts,
+        assumptions(plan, fleet, Truth(), rules),
     )
 
 
@@ -115,7 +119,12 @@ def regression_of(signal: str, size: float, found: Simulated) -> Regression:
 
 def regression_in_words(signal: str, size: float) -> str:
     """What a regression is called in a sentence."""
-    return f"{size * 100:.3g}% slower" if signal == "latency" else f"{size * 100:.3g} points less accurate"
+    return {
+        "latency": f"{size * 100:.3g}% slower",
+        "accuracy": f"{size * 100:.3g} points less accurate",
+        "confidence": f"{size * 100:.3g} points less sure of its answers",
+        "class_mix": f"of another mix of answers by {size * 100:.3g} points",
+    }[signal]
 
 
 def unjudged(plan: Plan, rules: Strategy) -> str:
@@ -171,6 +180,18 @@ def _sentence(power: list[Power], plan: Plan, rules: Strategy) -> str:
         f"A version that fails on {rules.p1:.0%} of devices is stopped in {line.stopped:.0%} of rollouts, "
         f"typically within {hours_in_words(line.hours)} and after {line.exposed:.0f} of {plan.devices} devices."
     )
+
+
+def _unseen(regressions: list[Regression], plan: Plan) -> list[str]:
+    """A warning for each judged signal of which not even the largest regression that was played is caught."""
+    if not any(share.compares for share in plan.shares):
+        return []  # `unjudged` says why
+    largest = {each.signal: each for each in regressions}
+    return [
+        f"A version that is {each.words} would be stopped in only {each.stopped:.0%} of rollouts."
+        for each in largest.values()
+        if each.stopped < ENOUGH
+    ]
 
 
 def _warning(power: list[Power], plan: Plan, rules: Strategy) -> str:

@@ -168,7 +168,9 @@ def _stop(evidence: Evidence, limits: Limits, figures: dict[str, Any], judgement
         return ""
     wave = [o for o in evidence.outcomes if o.wave == evidence.wave]
     worse = sum(o.result == WORSE for o in wave)
-    if worse and not any(o.result == KEPT for o in wave):
+    # One device alone may go back by bad luck: in a rollout of many small waves one of them will, however good it is.
+    telling = sum(o.failed for o in wave) > 1 or not any(o.result == KEPT for o in evidence.outcomes)
+    if worse and telling and not any(o.result == KEPT for o in wave):
         return (
             f"no device of wave {evidence.wave} kept the new artifact, and {worse} went back by "
             f"{'its' if worse == 1 else 'their'} own verdict"
@@ -204,6 +206,7 @@ def _nobody_kept(wave: int, outcomes: Sequence[Outcome]) -> str:
     parts = [
         f"{found[result]} {words}"
         for result, words in (
+            (WORSE, "went back by its own verdict"),
             (BROKEN, "could not install it"),
             (SILENT, "did not answer in time"),
             (UNPROVEN, "installed it without evidence"),

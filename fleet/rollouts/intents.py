@@ -13,8 +13,8 @@ from fleet import events
 from fleet.inventory.models import Device, DeviceApp
 from fleet.registry import downloads, offers, signing
 from fleet.registry.models import Artifact
-from fleet.rollouts import strategy
-from fleet.rollouts.models import Delivery, Intent
+from fleet.rollouts import strategy, windows
+from fleet.rollouts.models import Delivery, Intent, Rollout
 
 LIFE = timedelta(hours=24)
 # Blobs outlive the manifest that names them by this much, for a download that began late.
@@ -49,7 +49,7 @@ def issue(deliveries: Sequence[Delivery], now: datetime) -> list[Intent]:
 
 def renew(now: datetime) -> int:
     """Sign again, for the same delivery, what a device has still to accept; returns how many."""
-    due = list(_to_renew(now)[:RENEWED_AT_ONCE])
+    due = list(_in_their_window(_to_renew(now), now)[:RENEWED_AT_ONCE])
     issue([intent.delivery for intent in due], now)
     return len(due)
 
@@ -69,7 +69,7 @@ def _fields(delivery: Delivery, artifact: Artifact, sequence: int, now: datetime
     return {
         "sequence": sequence,
         "issued_at": int(now.timestamp()),
-        "expires_at": int((now + LIFE).timestamp()),
+        "expires_at": int(_expiry(delivery, now).timestamp()),
         "device": delivery.device.name,
         "app": delivery.rollout.app,
         "delivery": delivery.wire_id,
@@ -88,6 +88,16 @@ def _fields(delivery: Delivery, artifact: Artifact, sequence: int, now: datetime
         },
         "trial": _trial(delivery, artifact),
     }
+
+
+def _expiry(delivery: Delivery, now: datetime) -> datetime:
+    """An installation is begun while its window is open, also by a device that was away when it was offered."""
+    end = now + LIFE
+    window = strategy.read(delivery.rollout.strategy).window
+    if window is None or delivery.kind == Delivery.Kind.ROLL_BACK:
+        return end
+    found = windows.opening(window, delivery.zone, now)
+    return min(end, found.end) if found and found.holds(now) else end
 
 
 def _transport(artifact: Artifact, device: str, now: datetime) -> dict[str, Any]:
@@ -157,7 +167,7 @@ def _intent(delivery: Delivery, sequence: int, now: datetime) -> Intent:
         payload=payload,
         digest=hashlib.sha256(payload).hexdigest(),
         issued_at=now,
-        expires_at=now + LIFE,
+        expires_at=_expiry(delivery, now),
     )
 
 
@@ -184,12 +194,25 @@ def _to_renew(now: datetime) -> QuerySet[Intent]:
         accepted_digest=Coalesce(Subquery(said.values("manifest_sha256")[:1]), Value("")),
     )
     waiting = ~Q(delivery__state__in=Delivery.ENDS) | Q(accepted__lt=F("sequence"))
-    old = Q(issued_at__lte=now - LIFE / 2) & waiting
+    old = (Q(issued_at__lte=now - LIFE / 2) | Q(expires_at__lte=now)) & waiting
     ahead = Q(accepted__gt=F("sequence"))
     other = Q(accepted=F("sequence")) & ~Q(accepted_digest="") & ~Q(accepted_digest=F("digest"))
     found = current.filter(old | ahead | other).exclude(payload=b"").exclude(delivery__state__in=_NOT_AGAIN)
     found = found.filter(delivery__artifact__recalled_at=None)
     return found.select_related(*(f"delivery__{path}" for path in RELATED)).order_by("pk")
+
+
+def _in_their_window(found: QuerySet[Intent], now: datetime) -> QuerySet[Intent]:
+    """Without installations that have to wait for their next window."""
+    installs = found.filter(delivery__kind=Delivery.Kind.INSTALL).order_by()
+    places = set(installs.values_list("delivery__rollout", "delivery__zone").distinct())
+    rules = Rollout.objects.filter(pk__in={pk for pk, _ in places}).values_list("pk", "strategy")
+    opening = {pk: strategy.read(raw).window for pk, raw in rules}
+    for rollout, zone in places:
+        if not windows.is_open(opening[rollout], zone, now):
+            closed = Q(delivery__rollout=rollout, delivery__zone=zone, delivery__kind=Delivery.Kind.INSTALL)
+            found = found.exclude(closed)
+    return found
 
 
 # What a manifest is made of, fetched with the delivery.

@@ -92,6 +92,7 @@ class Rollout(models.Model):
         DRAFT = "draft"
         AWAITING_APPROVAL = "awaiting_approval"
         SCHEDULED = "scheduled"
+        STARTING = "starting"
         RUNNING = "running"
         PAUSED = "paused"
         HELD = "held"
@@ -172,6 +173,19 @@ class Wave(models.Model):
     class Meta:
         ordering = ["rollout", "number"]
         constraints = [models.UniqueConstraint(fields=["rollout", "number"], name="one_number_a_wave")]
+
+
+class PlanPart(models.Model):
+    """Some devices' part of a plan that has been drawn up, until it is written as deliveries."""
+
+    rollout = models.ForeignKey(Rollout, on_delete=models.CASCADE, related_name="unwritten")
+    number = models.PositiveIntegerField()
+    devices = models.JSONField(help_text="Keys of the devices.")
+    rows = models.JSONField(help_text="A list for each delivery, see preparation.COLUMNS.")
+
+    class Meta:
+        ordering = ["rollout", "number"]
+        constraints = [models.UniqueConstraint(fields=["rollout", "number"], name="one_number_a_plan_part")]
 
 
 class Delivery(models.Model):
@@ -336,7 +350,7 @@ class Decision(models.Model):
 
 
 class Hook(models.Model):
-    """Somebody who wants to know how rollouts end: a web address, or an e-mail address."""
+    """Somebody who wants to know how rollouts and experiments go: a web address, or an e-mail address."""
 
     class Kind(models.TextChoices):
         """How it is told."""
@@ -369,6 +383,7 @@ class Notice(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     hook = models.ForeignKey(Hook, on_delete=models.CASCADE, related_name="notices")
     rollout = models.ForeignKey(Rollout, null=True, on_delete=models.CASCADE, related_name="notices")
+    experiment = models.ForeignKey(Experiment, null=True, on_delete=models.CASCADE, related_name="notices")
     event = models.CharField(max_length=20)
     body = models.JSONField()
     state = models.CharField(max_length=8, choices=State, default=State.WAITING)

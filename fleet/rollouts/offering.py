@@ -12,6 +12,9 @@ from fleet.rollouts.conditions import Rate
 from fleet.rollouts.models import Delivery, Rollout, Sending, Wave
 
 _DAY = timedelta(hours=24)
+# An offer may be fetched as long as its delivery lasts, and counts from then on.
+_KEPT = timedelta(days=31)
+_FETCHING = (Delivery.State.DOWNLOADING, Delivery.State.VERIFYING, Delivery.State.TESTING)
 _State = Delivery.State
 
 
@@ -33,6 +36,8 @@ def offer(rollout: Rollout, installs: QuerySet[Delivery], now: datetime, at_most
 
 def why_waiting(rollout: Rollout, now: datetime) -> str:
     """What the pending devices of the wave under way wait for; '' when nothing but their turn keeps them."""
+    if rollout.state == Rollout.State.STARTING:
+        return f"the plan is being written, {rollout.deliveries.count()} devices so far"
     wave = rollout.waves.filter(state=Wave.State.RUNNING).order_by("number").first()
     if wave is None or rollout.state != Rollout.State.RUNNING:
         return ""
@@ -44,7 +49,13 @@ def why_waiting(rollout: Rollout, now: datetime) -> str:
 
 def forget(now: datetime) -> int:
     """Delete what no budget counts any more; returns how many."""
-    return Sending.objects.filter(at__lt=now - 2 * _DAY).delete()[0]
+    return Sending.objects.filter(at__lt=now - _KEPT).delete()[0]
+
+
+def heard(delivery: Delivery, state: str, now: datetime) -> None:
+    """Count the bytes of an offer from when its device fetched them: it may have been away for days."""
+    if state in _FETCHING and delivery.offered_at is not None:
+        Sending.objects.filter(device=delivery.device_id, at__gte=delivery.offered_at).update(at=now)
 
 
 def _all_at_work() -> QuerySet[Rollout]:

@@ -9,7 +9,7 @@ from django.db.models import Q
 from device_agent.core import protocol
 from fleet import events
 from fleet.inventory.models import Command, Device
-from fleet.rollouts import shadows
+from fleet.rollouts import offering, shadows
 from fleet.rollouts.deliveries import move
 from fleet.rollouts.models import Delivery, Intent
 
@@ -26,6 +26,7 @@ def apply_status(device: Device, message: Message, now: datetime) -> bool:
     delivery = _delivery(device, message.get("delivery"))
     if delivery is None:
         return False
+    offering.heard(delivery, message["state"], now)
     if delivery.is_over:
         return _confirm_late(delivery, message, now)
     if message["state"] == "rejected" and message.get("code") == SEQUENCE_REFUSED:

@@ -18,6 +18,7 @@ HELD_BACK = "held back: it stays on what it runs, for comparison"
 
 # Artifacts in the order of publication, by slug of target.
 Offers = Mapping[str, Sequence[Offer]]
+Stratum = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Plan:
     left_out: list[LeftOut] = field(default_factory=list)
     evidence: str = ""
     held_back: list[str] = field(default_factory=list)
+    held_targets: Mapping[str, int] = field(default_factory=dict)  # how many are held back, by target
 
     @property
     def devices(self) -> int:
@@ -124,12 +126,13 @@ def plan(
     left_out += [LeftOut(share.device, reason) for share in rest]
     shares, held = _without_some(shares, strategy.who.hold_back, f"{seed}/hold-back")
     left_out += [LeftOut(share.device, HELD_BACK) for share in held]
-    ordered = _spread(shares, seed, lambda share: share.target)
+    ordered = _spread(shares, seed)
     return Plan(
         _cut(ordered, strategy.waves),
         left_out,
         what_it_can_show(len(ordered), strategy),
         [share.device for share in held],
+        Counter(share.target for share in held),
     )
 
 
@@ -256,7 +259,7 @@ def _some(shares: list[Share], share: str, seed: str) -> tuple[list[Share], list
     """A random part that holds targets and sites in proportion, and the rest; all of them without a share."""
     if not share:
         return shares, []
-    ordered = _spread(shares, seed, lambda each: (each.target, each.site))
+    ordered = _spread(shares, seed)
     upto = math.ceil(part_of(share) * len(shares) - 1e-9)
     return ordered[:upto], ordered[upto:]
 
@@ -267,16 +270,37 @@ def _without_some(shares: list[Share], share: str, seed: str) -> tuple[list[Shar
     return (left, held) if left else (held[-1:], held[:-1])
 
 
-def _spread(shares: Sequence[Share], seed: str, stratum: Callable[[Share], Any]) -> list[Share]:
-    """Random but repeatable, and every prefix holds the strata in about their proportion in the whole."""
-    size = Counter(stratum(share) for share in shares)
-    place: Counter[Any] = Counter()
+def _spread(shares: Sequence[Share], seed: str) -> list[Share]:
+    """Random but repeatable; any first part holds targets in their proportion in the whole, and sites in that of theirs.
+
+    Where a site begins is drawn: many sites of one device each are taken from as often as one site of many.
+    """
+    mixed = sorted(shares, key=lambda share: _shuffle_key(seed, share.device))
+    sited = _interleaved(mixed, _target_and_site, lambda of: _chance(seed, *of))
+    return _interleaved(sited, lambda share: (share.target,), lambda _: 0.5)
+
+
+def _interleaved(
+    shares: Sequence[Share], stratum: Callable[[Share], Stratum], begins: Callable[[Stratum], float]
+) -> list[Share]:
+    """Each stratum's devices, in their order, at equal distances over the whole; `begins` says where within the first."""
+    size = Counter(map(stratum, shares))
+    place: Counter[Stratum] = Counter()
     keyed = []
-    for share in sorted(shares, key=lambda share: _shuffle_key(seed, share.device)):
+    for share in shares:
         of = stratum(share)
+        keyed.append(((place[of] + begins(of)) / size[of], share))
         place[of] += 1
-        keyed.append(((place[of] - 0.5) / size[of], of, share))
-    return [share for _, _, share in sorted(keyed, key=lambda entry: entry[:2])]
+    return [share for _, share in sorted(keyed, key=lambda entry: entry[0])]
+
+
+def _target_and_site(share: Share) -> Stratum:
+    return share.target, share.site
+
+
+def _chance(seed: str, *of: str) -> float:
+    """A number from 0 to 1 that comes out the same whenever it is drawn."""
+    return int.from_bytes(_shuffle_key(seed, "\0".join(of))[:8]) / 2**64
 
 
 def _shuffle_key(seed: str, device: str) -> bytes:

@@ -1,18 +1,27 @@
 """From the inventory to a plan, and from a plan to rows; the dry run and the start share the first half."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final
 
 from fleet.errors import Conflict, Refused
 from fleet.inventory import services as inventory
 from fleet.inventory.models import Device, DeviceGroup
 from fleet.registry.models import ModelVersion
 from fleet.rollouts import candidates, planning, strategy
-from fleet.rollouts.models import Delivery, Pair, Rollout, Wave
+from fleet.rollouts.models import Delivery, Pair, PlanPart, Rollout, Wave
 from fleet.rollouts.strategy import Strategy
 
 AT_WORK = candidates.AT_WORK
+# Deliveries that one tick writes: it stays short whatever the fleet, and the rest comes with the next ones.
+WRITTEN_AT_ONCE = 1500
+# What a part of a plan keeps of each delivery.
+COLUMNS: Final = (
+    *("wave_id", "device_id", "position", "artifact_id", "hops"),
+    *("site", "zone", "byte_budget", "consent", "why"),
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ def refuse_empty(order: Order, plan: planning.Plan) -> None:
     if not plan.left_out:
         remedy = "Add devices, or correct its rule." if order.group.is_dynamic else "Add devices to it."
         raise Refused(f"group '{group}' has no devices", remedy=remedy)
-    reasons = {left.reason for left in plan.left_out}
+    reasons = Counter(left.reason for left in plan.left_out)
     busy = [reason for reason in reasons if reason.endswith("is at work on it")]
     if busy and len(busy) == len(reasons):
         raise Conflict(
@@ -69,53 +78,73 @@ def refuse_empty(order: Order, plan: planning.Plan) -> None:
             problems=problems,
         )
     raise Refused(
-        f"no device of group '{group}' can take {order.version}: {sorted(reasons)[0]}",
+        f"no device of group '{group}' can take {order.version}: {reasons.most_common(1)[0][0]}",
         remedy="Compress the version for the targets of the group, or choose another group.",
         problems=problems,
     )
 
 
-def lay_out(rollout: Rollout, plan: planning.Plan, now: datetime) -> None:
-    """Write the plan's waves and deliveries; call it in the transaction that starts the rollout."""
+def keep(rollout: Rollout, plan: planning.Plan, now: datetime) -> None:
+    """Keep a plan with its waves, to be written a part at a time; call it in the transaction that starts the rollout."""
     pks = dict(Device.objects.values_list("name", "pk"))
     numbered = enumerate(plan.waves, start=1)
     waves = Wave.objects.bulk_create([Wave(rollout=rollout, number=number) for number, _ in numbered])
     places = [(wave, share) for wave, shares in zip(waves, plan.waves, strict=True) for share in shares]
     rows = [
-        delivery_of(wave, share, position, pks[share.device], now)
+        columns_of(wave, share, position, pks[share.device])
         for position, (wave, share) in enumerate(places, start=1)
     ]
-    Delivery.objects.bulk_create(rows, batch_size=500)
-    _take_over(rollout, rows, now)
+    parts = [rows[start : start + WRITTEN_AT_ONCE] for start in range(0, len(rows), WRITTEN_AT_ONCE)]
+    PlanPart.objects.bulk_create(
+        PlanPart(rollout=rollout, number=number, devices=[row[1] for row in part], rows=part)
+        for number, part in enumerate(parts, start=1)
+    )
     rollout.dropped = [{"device": left.device, "reason": left.reason} for left in plan.left_out]
     rollout.held_back = plan.held_back
     rollout.joined_at = now
     rollout.save(update_fields=["dropped", "held_back", "joined_at"])
 
 
-def delivery_of(wave: Wave, share: planning.Share, position: int, device: int, now: datetime) -> Delivery:
-    """The row of one device's part of the plan."""
-    first, *later = (*share.hops, share.artifact)
-    return Delivery(
-        rollout_id=wave.rollout_id,
-        wave=wave,
-        position=position,
-        device_id=device,
-        artifact_id=first,
-        hops=later,
-        site=share.site,
-        zone=share.zone,
-        byte_budget=share.bytes_per_day,
-        consent=Delivery.Consent.WANTED if share.asks else "",
-        why=list(share.why),
-        changed_at=now,
+def write_part(rollout: Rollout, now: datetime) -> int:
+    """Write the next part of a starting rollout's plan as deliveries; how many, 0 when another did or all is written.
+
+    Call it in a transaction: the row of the rollout is locked, so each part is written once and none after an abort.
+    """
+    starting = Rollout.objects.select_for_update(no_key=True).filter(
+        pk=rollout.pk, state=Rollout.State.STARTING
     )
+    if not starting.values_list("pk"):
+        return 0
+    part = rollout.unwritten.order_by("number").first()
+    if part is None:
+        return 0
+    _take_over(rollout, part.devices, now)
+    part.delete()
+    return write(rollout, part.rows, now)
 
 
-def _take_over(rollout: Rollout, rows: Sequence[Delivery], now: datetime) -> None:
+def columns_of(wave: Wave, share: planning.Share, position: int, device: int) -> list[Any]:
+    """One device's part of the plan, in the order of COLUMNS."""
+    first, *later = (*share.hops, share.artifact)
+    consent = Delivery.Consent.WANTED if share.asks else ""
+    place = [wave.pk, device, position, first, later]
+    return [*place, share.site, share.zone, share.bytes_per_day, consent, list(share.why)]
+
+
+def write(rollout: Rollout, rows: Sequence[Sequence[Any]], now: datetime) -> int:
+    """Write parts of a plan as deliveries; how many."""
+    made = [_delivery(rollout, columns, now) for columns in rows]
+    return len(Delivery.objects.bulk_create(made, batch_size=500))
+
+
+def _delivery(rollout: Rollout, columns: Sequence[Any], now: datetime) -> Delivery:
+    return Delivery(rollout=rollout, changed_at=now, **dict(zip(COLUMNS, columns, strict=True)))
+
+
+def _take_over(rollout: Rollout, devices: Sequence[int], now: datetime) -> None:
     """Devices of this plan are no longer asked by rollouts of a lower priority; those at work there go on until ours comes."""
     rivals = Delivery.objects.filter(
-        device__in=[row.device_id for row in rows],
+        device__in=devices,
         rollout__app=rollout.app,
         rollout__state__in=AT_WORK,
         kind=Delivery.Kind.INSTALL,

@@ -70,7 +70,7 @@ def _runs(version: ModelVersion) -> QuerySet[DeviceApp]:
 
 def _bring_back(user: Caller, version: ModelVersion, sentence: str, now: datetime) -> None:
     for rollout in Rollout.objects.filter(version=version).select_related("version__model", "group"):
-        if rollout.state in states.UNSTARTED:
+        if rollout.state in states.NOBODY_ASKED:
             engine.stop(rollout, sentence, now, decided_by_id=user.pk)
         elif _is_out(rollout) and engine.begin_way_back(rollout, sentence, now):
             engine.note(rollout, "recall", sentence, decided_by_id=user.pk)

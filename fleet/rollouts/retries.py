@@ -29,7 +29,7 @@ def try_failed_again(rollout: Rollout, now: datetime) -> int | None:
     again = list(failed(rollout).select_related("device__target"))
     if rollout.state in _WAY_BACK_ONLY:
         return sum(_again(delivery, now) for delivery in again)
-    if rollout.state in states.UNSTARTED:
+    if rollout.state in states.NOBODY_ASKED:
         return None
     taken = candidates.busy(rollout.app)
     free = [d for d in again if taken.get(d.device_id, (rollout.pk, 0))[0] == rollout.pk]

@@ -1,6 +1,6 @@
 """Verbs of rollouts, shared by pages, API and command line. Each is safe when two people press it at once."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from django.db import IntegrityError, transaction
@@ -18,9 +18,15 @@ from fleet.rollouts.parts import Part
 
 MAX_NOTE = 500
 MAX_KEY = 64
+# Further than that is a slip, or beyond what a calendar holds.
+MOST_AHEAD = timedelta(days=36525)
 
 
+_GONE_ON = (Rollout.State.SCHEDULED, Rollout.State.STARTING, Rollout.State.RUNNING)
 _GOING_BACK = (Rollout.State.ROLLING_BACK, Rollout.State.ROLLED_BACK)
+
+# What a start or an approval comes to by itself.
+_FOLLOW = (Rollout.State.SCHEDULED, Rollout.State.STARTING, Rollout.State.RUNNING)
 
 # In the order in which pages offer them.
 VERBS = ("start", "schedule", "approve", "pause", "resume", "advance", "retry", "abort", "roll-back")
@@ -73,6 +79,7 @@ def create(
     require(user, Role.OPERATOR)
     if made := _made_before(user, key, version, group):
         return made
+    _refuse_far_away(start_at)
     checked = strategy.read(rules)
     if half is None:
         preview(user, version=version, group=group, app=app, rules=rules)
@@ -113,10 +120,14 @@ def start(user: Caller, rollout: Rollout, *, note: str = "") -> Rollout:
 def schedule(user: Caller, rollout: Rollout, start_at: datetime | None, *, note: str = "") -> Rollout:
     """Start a draft at a time, or move the start of one that waits; None is now."""
     require(user, Role.OPERATOR)
+    _refuse_far_away(start_at)
     with transaction.atomic():
         _lock(rollout)
         if rollout.state not in states.UNSTARTED:
-            raise _not_now(rollout, "scheduled", "it began already" if rollout.started_at else "")
+            began = rollout.started_at or rollout.state == Rollout.State.STARTING
+            raise _not_now(rollout, "scheduled", "it began already" if began else "")
+        if rollout.state != Rollout.State.DRAFT and rollout.start_at == start_at:
+            return rollout
         rollout.start_at = start_at
         if rollout.state == Rollout.State.SCHEDULED:
             rollout.reason = because(_when(rollout), note)
@@ -163,6 +174,8 @@ def advance(
         waiting = rollout.waves.filter(state__in=(Wave.State.HELD, Wave.State.SOAKING)).first()
         if waiting is None or rollout.state not in (Rollout.State.RUNNING, Rollout.State.HELD):
             raise _not_now(rollout, "advanced", "a wave must be held or soaking")
+        if wave not in (None, waiting.number):
+            raise _not_now(rollout, "advanced", f"wave {waiting.number} is {waiting.state}, not wave {wave}")
         if rollout.state == Rollout.State.HELD:
             states.advance(rollout, "advance", reason="")
         if states.advance(waiting, "pass", finished_at=now):
@@ -281,9 +294,16 @@ def _verb(user: Caller, rollout: Rollout, event: str, verb: str, sentence: str) 
         _lock(rollout)
         if states.advance(rollout, event, reason=sentence):
             engine.note(rollout, verb, sentence, decided_by_id=user.pk)
-        elif rollout.state not in states.ROLLOUT[event].values():
+        elif rollout.state not in states.ROLLOUT[event].values() and not _went_on(rollout, verb):
             raise _not_now(rollout, {"start": "started", "approve": "approved"}.get(verb, f"{verb}d"))
     return rollout
+
+
+def _went_on(rollout: Rollout, verb: str) -> bool:
+    """Whether a start or an approval was pressed before, and the scheduler has gone on from there."""
+    if verb not in ("start", "approve") or rollout.state not in _FOLLOW:
+        return False
+    return rollout.decisions.filter(verb=verb, decided_by__isnull=False).exists()
 
 
 def _lock(rollout: Rollout) -> None:
@@ -294,10 +314,15 @@ def _lock(rollout: Rollout) -> None:
 def _roll_back_part(user: Caller, rollout: Rollout, part: Part, now: datetime, note: str) -> Rollout:
     """The rollout itself goes on: only these devices go back, and those of them that wait are not asked any more."""
     chosen = part.of(rollout)
-    if not rollout.deliveries.filter(chosen).exists():
+    known = set(rollout.deliveries.filter(chosen).values_list("device__name", flat=True))
+    unknown = [f"{name[:64]} is not among them" for name in part.devices if name not in known]
+    if not known or unknown:
         raise Refused(
-            f"no device of rollout {rollout.pk} is {part}",
+            f"{len(unknown)} of the devices are not in this part of rollout {rollout.pk}"
+            if known
+            else f"no device of rollout {rollout.pk} is {part}",
             remedy="GET /api/v1/rollouts/ID/deliveries lists its devices.",
+            problems=unknown[:50],
         )
     with transaction.atomic():
         _lock(rollout)
@@ -310,6 +335,14 @@ def _roll_back_part(user: Caller, rollout: Rollout, part: Part, now: datetime, n
             sentence = because(f"{part}: {_devices(back)} go back, {left} more are not asked", note)
             engine.note(rollout, "roll_back_part", sentence, decided_by_id=user.pk)
     return rollout
+
+
+def _refuse_far_away(start_at: datetime | None) -> None:
+    if start_at is not None and start_at > timezone.now() + MOST_AHEAD:
+        raise Refused(
+            f"{start_at:%Y-%m-%d} is more than a hundred years ahead",
+            remedy="Keep a draft, and start it when its time comes.",
+        )
 
 
 def _made_before(user: Caller, key: str, version: ModelVersion, group: DeviceGroup) -> Rollout | None:

@@ -19,22 +19,25 @@ _D = Delivery.State
 
 _GOING = (_R.RUNNING, _R.PAUSED, _R.HELD)
 UNSTARTED: Final = (_R.DRAFT, _R.AWAITING_APPROVAL, _R.SCHEDULED)
+NOBODY_ASKED: Final = (*UNSTARTED, _R.STARTING)
 
 # event -> {old state: new state}
 ROLLOUT: Final[Table] = {
     "ask_approval": {_R.DRAFT: _R.AWAITING_APPROVAL},
     "approve": {_R.AWAITING_APPROVAL: _R.SCHEDULED},
     "schedule": {_R.DRAFT: _R.SCHEDULED},
-    "begin": {_R.SCHEDULED: _R.RUNNING},
+    "begin": {_R.SCHEDULED: _R.STARTING},
+    "run": {_R.STARTING: _R.RUNNING},
     "pause": {_R.RUNNING: _R.PAUSED},
     "resume": {_R.PAUSED: _R.RUNNING},
     "hold": {_R.RUNNING: _R.HELD},
     "advance": {_R.HELD: _R.RUNNING},
     "retry": {_R.HELD: _R.RUNNING, _R.SUCCEEDED: _R.RUNNING},
+    "join": {_R.SUCCEEDED: _R.RUNNING},
     "succeed": {_R.RUNNING: _R.SUCCEEDED},
     "roll_back": dict.fromkeys((*_GOING, _R.SUCCEEDED, _R.ABORTED), _R.ROLLING_BACK),
     "rolled_back": {_R.ROLLING_BACK: _R.ROLLED_BACK},
-    "abort": dict.fromkeys((*UNSTARTED, *_GOING), _R.ABORTED),
+    "abort": dict.fromkeys((*NOBODY_ASKED, *_GOING), _R.ABORTED),
 }
 
 WAVE: Final[Table] = {
@@ -70,11 +73,13 @@ DELIVERY: Final[Table] = {
 }
 
 A_MONTH: Final = timedelta(days=30)
+A_DAY: Final = timedelta(days=1)
 
 # What ends a state that a person or a device left alone: (how long, the event that follows). Deliveries at work have
 # the strategy's `delivery_timeout_s`; a running, soaking or rolling-back thing waits only for deliveries and soaks.
 LIMITS: Final[dict[str, tuple[timedelta, str]]] = {
     _R.AWAITING_APPROVAL: (A_MONTH, "abort"),
+    _R.STARTING: (A_DAY, "abort"),
     _R.PAUSED: (A_MONTH, "abort"),
     _R.HELD: (A_MONTH, "abort"),
     _D.PENDING: (A_MONTH, "time_out"),

@@ -158,7 +158,7 @@ def clone(request: HttpRequest, rollout_id: int, payload: CloneIn | None = NOTHI
     """A draft like this rollout."""
     asked, rollout = payload or CloneIn(), services.rollout_by_id(rollout_id)
     slug = rollout.version.model.slug
-    version = services.version_of(slug, asked.version) if asked.version else None
+    version = None if asked.version is None else services.version_of(slug, asked.version)
     return 201, services.clone(caller(request), rollout, version=version, key=asked.key)
 
 

@@ -17,6 +17,10 @@ _ONLY_IN_THE_SHADOW = ("disagreement",)
 # A manifest's trial ends by itself after max_seconds; the rest of a delivery needs some time as well.
 MARGIN_SECONDS = 30
 
+# Rates and chances below this are never meant, and their reciprocals leave the range of numbers.
+SMALLEST = 1e-6
+MOST_DEVICES = 10_000_000
+
 Size = Annotated[int | str, Field(description="A number of devices, or a share such as '25%'.")]
 
 
@@ -29,11 +33,11 @@ class TrialRules(BaseModel):
     min_labelled: int = Field(0, ge=0, le=1_000_000)
     max_seconds: int = Field(600, ge=1, le=30 * 24 * 3600)
     max_errors: int = Field(0, ge=0, le=1_000_000)
-    deadline_us: int | None = Field(None, ge=1)
+    deadline_us: int | None = Field(None, ge=1, le=3_600_000_000)
     accuracy_floor: float | None = Field(
         None, ge=0, lt=1, description="Empty: the lower end of the artifact's 95 % interval on test rows."
     )
-    alpha: float = Field(0.005, gt=0, lt=0.5)
+    alpha: float = Field(0.005, ge=SMALLEST, lt=0.5)
     shadow: bool = Field(
         False,
         description="The new artifact runs on the same inputs beside the one in use, which goes on answering; "
@@ -88,10 +92,12 @@ class Strategy(BaseModel):
         None, description="Empty: proceed below 40 devices, where nothing subtle can be shown; hold above."
     )
     alpha: float = Field(
-        0.05, gt=0, lt=0.5, description="Chance to stop a good rollout, however often gates look."
+        0.05, ge=SMALLEST, lt=0.5, description="Chance to stop a good rollout, however often gates look."
     )
-    beta: float = Field(0.1, gt=0, lt=0.5, description="Chance to let a rate of p1 through by evidence.")
-    p0: float = Field(0.02, gt=0, lt=0.5, description="Share of failing devices that is tolerated.")
+    beta: float = Field(
+        0.1, ge=SMALLEST, lt=0.5, description="Chance to let a rate of p1 through by evidence."
+    )
+    p0: float = Field(0.02, ge=SMALLEST, lt=0.5, description="Share of failing devices that is tolerated.")
     p1: float = Field(0.1, gt=0, lt=1, description="Share of failing devices that must not get through.")
     safety_limit: float = Field(0.3, gt=0, le=1, description="Share of failed devices that stops at once.")
     tolerated: Tolerances = Field(default_factory=Tolerances)
@@ -120,7 +126,7 @@ class Strategy(BaseModel):
     @classmethod
     def _readable(cls, waves: list[int | str]) -> list[int | str]:
         for size in waves:
-            if isinstance(size, int) and not isinstance(size, bool) and size >= 1:
+            if isinstance(size, int) and not isinstance(size, bool) and 1 <= size <= MOST_DEVICES:
                 continue
             if isinstance(size, str) and is_share(size):
                 continue
@@ -191,5 +197,8 @@ def schema() -> dict[str, Any]:
 
 def problems_of(error: ValidationError) -> list[str]:
     """Each problem with the field it is about."""
-    places = [(".".join(str(part) for part in each["loc"]), str(each["msg"])) for each in error.errors()]
+    places = [
+        (".".join(str(part) for part in each["loc"]), str(each["msg"]).removeprefix("Value error, "))
+        for each in error.errors()
+    ]
     return [f"{place}: {message}" if place else message for place, message in places]

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fleet.errors import Refused
-from fleet.rollouts.strategy import Strategy, problems_of
+from fleet.rollouts.strategy import SMALLEST, Strategy, problems_of
 
 Metric = Literal["accuracy", "latency", "errors"]
 
@@ -20,7 +20,10 @@ class Terms(BaseModel):
         description="accuracy: share of right labelled answers; latency: median; errors: share of failing inferences.",
     )
     alpha: float = Field(
-        0.05, gt=0, lt=0.5, description="Chance to name a winner where there is none, however often it looks."
+        0.05,
+        ge=SMALLEST,
+        lt=0.5,
+        description="Chance to name a winner where there is none, however often it looks.",
     )
     observe_seconds: int = Field(
         3600,

@@ -87,8 +87,9 @@ def post(notice: Notice, now: datetime) -> None:
 def _status(parts: SplitResult, body: bytes, headers: dict[str, Any]) -> int:
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     reached = socket.create_connection((_address(host, port), port), SECONDS)
-    # Whoever answers a byte at a time must not hold a worker.
-    patience = threading.Timer(SECONDS, reached.shutdown, [socket.SHUT_RDWR])
+    # Whoever answers a byte at a time must not hold a worker. TLS takes the socket over, so the timer has one of its own.
+    line = reached.dup()
+    patience = threading.Timer(SECONDS, line.shutdown, [socket.SHUT_RDWR])
     patience.daemon = True
     patience.start()
     try:
@@ -102,6 +103,7 @@ def _status(parts: SplitResult, body: bytes, headers: dict[str, Any]) -> int:
         return connection.getresponse().status
     finally:
         patience.cancel()
+        line.close()
         reached.close()
 
 

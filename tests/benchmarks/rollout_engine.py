@@ -14,6 +14,15 @@ from typing import Any
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
+@dataclass(frozen=True)
+class Tick:
+    """What one tick took: by the clock, of this process's CPU, and statements."""
+
+    seconds: float
+    cpu_seconds: float
+    queries: int
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How many devices."""
     parser.add_argument("--devices", type=int, default=10_000)
@@ -50,8 +59,8 @@ def database() -> Iterator[str]:
 
 
 def measure(devices: int, ticks: int) -> dict[str, Any]:
-    """One rollout in one wave: offered as fast as it goes, answered by half of the devices, and then by all."""
-    from fleet.rollouts import engine, preparation
+    """A rollout in one wave, as fast as it goes and to its end; and one that its gate turns round half way."""
+    from fleet.rollouts import preparation
     from fleet.rollouts.models import Delivery
 
     rollout = laid_in(devices)
@@ -59,39 +68,42 @@ def measure(devices: int, ticks: int) -> dict[str, Any]:
     began = time.perf_counter()
     plan = preparation.draw_up(order)
     planning = time.perf_counter() - began
-    began = time.perf_counter()
-    engine.begin(rollout, NOW)
-    laying_out = time.perf_counter() - began
-    offering = [timed_tick(tick) for tick in range(1, ticks + 1)]
+    laying_out = laid_out(rollout)
+    offering = [timed_tick(100 + tick) for tick in range(ticks)]
     offered = Delivery.objects.filter(rollout=rollout).exclude(offered_at=None).count()
-    looking = [answered_tick(rollout, share, ticks + n) for n, share in enumerate((0.5, 0.6, 0.7), 1)]
-    ending = [answered_tick(rollout, 1.0, ticks + 4)]
+    looking = [answered_tick(rollout, share, 200 + n) for n, share in enumerate((0.5, 0.6, 0.7))]
+    ending = [answered_tick(rollout, 1.0, 300)]
     while rollout.state == "running":
-        ending.append(timed_tick(ticks + 4 + len(ending)))
+        ending.append(timed_tick(300 + len(ending)))
         rollout.refresh_from_db()
-    ended = rollout.state
-    rollout.deliveries.update(state="cancelled")
-    rollout.delete()
     return {
         "n_devices": plan.devices,
         "planning_s": round(planning, 3),
-        "laying_out_s": round(laying_out, 3),
+        **worst("laying_out", laying_out),
         **worst("tick", offering),
         **worst("look", looking),
         **worst("judge", ending),
         "offered": offered,
-        "ended": ended,
+        "ended": rollout.state,
+        **worst("roll_back", turned_round(devices, ticks)),
         "n": ticks,
     }
 
 
-@dataclass(frozen=True)
-class Tick:
-    """What one tick took: by the clock, of this process's CPU, and statements."""
+def laid_out(rollout: Any) -> list[Tick]:
+    """Ticks until the rollout runs, from the one that draws up its plan; the last one may send the first offers."""
+    found: list[Tick] = []
+    while rollout.state in ("scheduled", "starting"):
+        found.append(timed_tick(len(found)))
+        rollout.refresh_from_db()
+    return found
 
-    seconds: float
-    cpu_seconds: float
-    queries: int
+
+def turned_round(devices: int, ticks: int) -> list[Tick]:
+    """The tick in which the gate finds that three of four devices went back by themselves, and those that follow."""
+    rollout = laid_in(devices, "bad")
+    laid_out(rollout)
+    return [stopped_tick(rollout, 400), *(timed_tick(401 + tick) for tick in range(ticks))]
 
 
 def worst(name: str, ticks: list[Tick]) -> dict[str, Any]:
@@ -119,12 +131,21 @@ def answered_tick(rollout: Any, share: float, second: int) -> Tick:
     return timed_tick(second)
 
 
-def answer(rollout: Any, share: float, now: datetime) -> None:
+def stopped_tick(rollout: Any, second: int) -> Tick:
+    """The same, once three of four devices went back by themselves; the rollout then turns round."""
+    answer(rollout, 0.75, NOW + timedelta(seconds=second), end="rolled_back")
+    found = timed_tick(second)
+    rollout.refresh_from_db()
+    assert rollout.state == "rolling_back", rollout.reason
+    return found
+
+
+def answer(rollout: Any, share: float, now: datetime, end: str = "succeeded") -> None:
     """The first so many of the plan have gone all the way."""
-    steps = ("offered", "downloading", "verifying", "testing", "trial", "succeeded")
+    steps = ("offered", "downloading", "verifying", "testing", "trial", end)
     past = [{"state": state, "at": now.isoformat(), "reason": ""} for state in steps]
     rollout.deliveries.filter(position__lte=share * rollout.deliveries.count()).update(
-        state="succeeded",
+        state=end,
         offered_at=NOW,
         changed_at=now,
         finished_at=now,
@@ -133,22 +154,35 @@ def answer(rollout: Any, share: float, now: datetime) -> None:
     )
 
 
-def laid_in(devices: int) -> Any:
-    """A scheduled rollout to so many devices of two targets."""
-    from fleet.inventory.models import Device
+def laid_in(devices: int, name: str = "good") -> Any:
+    """A scheduled rollout to so many devices of two targets, which all run the version before."""
+    from fleet.inventory.models import Device, DeviceApp
     from fleet.rollouts.models import Rollout
     from tests.factories import ArtifactFactory, GroupFactory, TargetFactory, VersionFactory
 
     targets = [TargetFactory(slug=slug) for slug in ("raspberry-pi-4", "raspberry-pi-5")]
-    group = GroupFactory(slug=f"all-{devices}")
-    version = VersionFactory()
+    group = GroupFactory(slug=f"{name}-{devices}")
+    old = VersionFactory()
+    version = VersionFactory(model=old.model)
+    runs = [ArtifactFactory(version=old, target=target) for target in targets]
     for target in targets:
         ArtifactFactory(version=version, target=target)
     rows = [
-        Device(name=f"d{devices}-{n}", target=targets[n % 2], online=True, labels={"site": f"s{n % 50}"})
+        Device(
+            name=f"{name}-{devices}-{n}",
+            target=targets[n % 2],
+            online=True,
+            labels={"site": f"s{n % 50}"},
+            hello={"heap_free": 200_000_000 + n % 7, "board": "pi", "runtime": "onnxruntime"},
+        )
         for n in range(devices)
     ]
     Device.objects.bulk_create(rows, batch_size=1000)
+    apps = [
+        DeviceApp(device=device, artifact=runs[n % 2], artifact_sha256=runs[n % 2].sha256)
+        for n, device in enumerate(rows)
+    ]
+    DeviceApp.objects.bulk_create(apps, batch_size=1000)
     group.members.set(rows)
     given = {"waves": ["100%"], "paced": False, "soak_seconds": 0}
     return Rollout.objects.create(version=version, group=group, strategy=given, state="scheduled")

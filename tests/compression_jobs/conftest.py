@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from compression_jobs import runner
-from fleet.registry import queueing
+from fleet.registry import leases, queueing
 from tests.compression_jobs import pretend
 
 
@@ -21,3 +21,9 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]:
 def child(monkeypatch: pytest.MonkeyPatch) -> Any:
     """`child(pretend.refuse)` lets jobs run that function in their child process instead of the pipeline."""
     return lambda function=pretend.find: monkeypatch.setattr(runner, "compress", function)
+
+
+@pytest.fixture
+def one_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases are not renewed: the test holds the database in one transaction, which their thread would wait for."""
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 600)

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,7 +39,7 @@ from tests.factories import (
 )
 from tests.services import until
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("queue")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("queue", "one_transaction")]
 
 
 def read(sha256: str) -> bytes:
@@ -94,28 +96,28 @@ def test_a_recipe_for_a_board_of_one_s_own_reaches_it_coded(tmp_path: Path) -> N
     assert candidate.artifact is not None
     assert [step["name"] for step in candidate.recipe] == ["canonicalise", "quantize", "encode"]
     assert candidate.artifact.transport_coding == "segments"
-    installed = delivered(candidate.artifact, tmp_path)
+    with delivered(candidate.artifact, tmp_path, Loopback()) as agent:
+        assert agent.predict(np.zeros(4, np.float32))[1]
+    installed = next(tmp_path.glob("main.*.model")).read_bytes()
     assert installed == read(candidate.artifact.sha256)
 
 
-def delivered(artifact: Artifact, folder: Path) -> bytes:
-    """What a real agent installs when the artifact is rolled out to it."""
+@contextmanager
+def delivered(artifact: Artifact, folder: Path, broker: Loopback) -> Iterator[Host]:
+    """A real agent on which a rollout put the artifact, and that tries it now."""
     device = DeviceFactory(target=artifact.target, groups=[GroupFactory(slug="bench")])
     operator = UserFactory(roles=[Role.OPERATOR])
     rollout = rollouts.create(operator, version=artifact.version, group=device.groups.get())
     rollouts.start(operator, rollout)
     engine.tick(timezone.now())
-    broker = Loopback()
     while outbox.publish_once(SimpleNamespace(publish=broker.publish_all), timezone.now()):
         pass
     keys = [{"id": identity, "key": key} for identity, key in signing.public_keys()]
-    fields = provisioning(device=device.name, target=artifact.target.slug, keys=keys)
+    fields = provisioning(device=device.name, target=artifact.target.slug, keys=keys, report_s=1)
     transport = LoopbackTransport(broker, device.name)
     with Host(fields, transport, OnnxRuntime(), folder) as agent:
         until("the trial of the new model", lambda: agent.status()["apps"]["main"]["phase"] == "trial")
-        assert agent.predict(np.zeros(4, np.float32))[1]
-    found: bytes = next(folder.glob("main.*.model")).read_bytes()
-    return found
+        yield agent
 
 
 def test_a_goal_that_is_missed_publishes_nothing_and_says_by_how_much() -> None:

@@ -78,6 +78,7 @@ def test_a_delivered_model_answers_and_takes_labels_once(desk: Desk, tmp_path: P
     assert code == 200
     assert answer["outputs"] == [[0, 0, 8]]
     assert answer["class"] == 2
+    assert desk.ask("POST", "/reset", {}) == (200, {"reset": True})
     assert desk.ask("POST", "/label", {"prediction": answer["prediction"], "y": 2})[0] == 200
     code, refusal = desk.ask("POST", "/label", {"prediction": answer["prediction"], "y": 2})
     assert code == 404
@@ -109,7 +110,7 @@ def test_requests_that_cannot_be_answered_get_a_status_and_a_sentence(desk: Desk
         ("POST", "/label", {"prediction": "x", "y": 1}, 404, "unknown"),
         ("POST", "/label", {"prediction": prediction, "y": 77}, 400, "classes are 0 to 2"),
         ("POST", "/label", {"prediction": prediction + 1, "y": [1]}, 404, "unknown"),
-        ("GET", "/nothing", None, 404, "POST /predict, POST /label, POST /consent, GET /status"),
+        ("GET", "/nothing", None, 404, "POST /predict, POST /reset, POST /label, POST /consent, GET /status"),
         ("GET", "/predict", None, 405, "POST /predict"),
     ):
         got, answer = desk.ask(method, path, body)

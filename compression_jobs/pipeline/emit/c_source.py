@@ -1,6 +1,6 @@
 """Writes a QuantGraph as plain C99: one static arena, no dependency, results of TFLM's reference kernels.
 
-The folder holds `model.h` (one function), `model.c`, and a test of its own: `test_main.c`, `test_vector.h` and a
+The folder holds `model.h` (a function that runs the model, and one that forgets what runs have left), `model.c`, and a test of its own: `test_main.c`, `test_vector.h` and a
 CMakeLists.txt. On the way out all of it is one `.zip`, the same bytes each time.
 """
 
@@ -12,9 +12,17 @@ from typing import Any
 import numpy as np
 
 from compression_jobs.pipeline.emit.c_kernels import text_of
-from compression_jobs.pipeline.emit.c_text import CMAKE, TEST_MAIN, array, comment, header, initializer
+from compression_jobs.pipeline.emit.c_text import (
+    CMAKE,
+    TEST_MAIN,
+    array,
+    comment,
+    header,
+    initializer,
+    reset_function,
+)
 from compression_jobs.pipeline.errors import refuse_all
-from compression_jobs.pipeline.graph import quant_reference
+from compression_jobs.pipeline.graph import quant_reference, quant_states
 from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.quant_arithmetic import mean_multiplier, quantize_multipliers
 from compression_jobs.pipeline.graph.quant_memory import inner_plan, shared
@@ -40,9 +48,12 @@ def files(graph: q.QuantGraph) -> dict[str, str]:
     graph.refuse_islands()
     refuse_all(graph.problems(), "calibrate with other rows, or keep the model in float")
     writer = _Writer(graph)
+    assignments = quant_states.assignments(graph)
     for position, op in enumerate(graph.ops):
         writer.begin(position, op)
         WRITERS[type(op)](writer, op)
+        for state in assignments.get(op.output, ()):
+            writer.assign(state)
     return {
         "model.h": header(graph, writer.arena_bytes),
         "model.c": writer.finish(),
@@ -60,6 +71,8 @@ class _Writer:
         self.offsets, self.arena_bytes = inner_plan(graph)
         self.owner = shared(graph)
         self.edges = {**_edges(graph, graph.inputs, "input"), **_edges(graph, graph.outputs, "output")}
+        self.kept = _edges(graph, [state.name for state in graph.states], "state")
+        self.stored: dict[str, str] = {}
         self.used: set[str] = set()
         self.constants: list[str] = []
         self.calls: list[str] = []
@@ -72,7 +85,16 @@ class _Writer:
 
     def place(self, name: str) -> str:
         """Where a tensor lies, as a C expression."""
-        return self.edges.get(name) or f"arena + {self.offsets[name]}"
+        owner = self.owner[name]
+        known = self.edges.get(name) or self.kept.get(owner) or self.stored.get(owner)
+        return known or f"arena + {self.offsets[name]}"
+
+    def assign(self, state: q.State) -> None:
+        """What the next run reads, unless it lies there already."""
+        if self.place(state.next) != self.place(state.name):
+            self.calls.append(
+                f"    memcpy({self.place(state.name)}, {self.place(state.next)}, {state.first.size});"
+            )
 
     def call(self, function: str, *arguments: Any) -> None:
         """One call; the function comes along."""
@@ -95,6 +117,9 @@ class _Writer:
         parts = ['#include "model.h"\n\n#include <string.h>\n', text_of(self.used), "\n", *self.constants]
         if self.arena_bytes:
             parts.append("\nstatic int8_t arena[MODEL_ARENA_BYTES];\n")
+        if self.kept:
+            parts.append(reset_function(self.graph.states, self.kept))
+            self.calls.insert(0, "    if (!started)\n        model_reset();")
         body = "\n".join(self.calls)
         parts.append(f"\nvoid model_run(const int8_t *input, int8_t *output)\n{{\n{body}\n}}\n")
         return "".join(parts)
@@ -181,7 +206,7 @@ def _sum(writer: _Writer, op: q.Add | q.Sub) -> None:
     common = 2 * max(source.scale for source in sources)
     multipliers, shifts = quantize_multipliers(np.array([source.scale / common for source in sources]))
     last = quantize_multipliers(np.array(common / ((1 << quant_reference.ADD_LEFT_SHIFT) * target.scale)))
-    fields = [target.size, [source.zero_point for source in sources], multipliers, shifts]
+    fields = [*_sides(sources, target), [source.zero_point for source in sources], multipliers, shifts]
     sign = -1 if isinstance(op, q.Sub) else 1
     record = writer.record(
         "addition", [*fields, sign, *last, target.zero_point, *graph.bounds(op, op.activation)]
@@ -192,15 +217,9 @@ def _sum(writer: _Writer, op: q.Add | q.Sub) -> None:
 def _product(writer: _Writer, op: q.Mul) -> None:
     graph = writer.graph
     sources, target = [graph.tensor_of(op, index) for index in range(2)], graph.output_of(op)
-    size = _four(target.shape)
-    steps = [
-        [step if length > 1 else 0 for step, length in zip(_steps(source), _four(source.shape), strict=True)]
-        for source in sources
-    ]
     zeros = [source.zero_point for source in sources]
     fields = [
-        size,
-        *steps,
+        *_sides(sources, target),
         *zeros,
         *graph.product_multiplier(op),
         target.zero_point,
@@ -209,14 +228,26 @@ def _product(writer: _Writer, op: q.Mul) -> None:
     writer.call("multiply", writer.record("product", fields), *map(writer.place, (*op.inputs, op.output)))
 
 
+def _sides(sources: list[q.Tensor], target: q.Tensor) -> list[list[int]]:
+    """The size of the result, and the steps through both sides: 0 where a size of 1 is repeated."""
+    steps = [
+        [step if length > 1 else 0 for step, length in zip(_steps(source), source.shape, strict=True)]
+        for source in sources
+    ]
+    return [_four(target.shape), *map(_last_four, steps)]
+
+
+def _last_four(steps: list[int]) -> list[int]:
+    return [0, 0, 0, 0, *steps][-4:]
+
+
 def _four(shape: tuple[int, ...]) -> list[int]:
-    return [1] * (4 - len(shape)) + list(shape)
+    return [1, 1, 1, 1, *shape][-4:]
 
 
 def _steps(tensor: q.Tensor) -> list[int]:
-    """Bytes between neighbours on each of four axes."""
-    sizes = _four(tensor.shape)
-    return [int(np.prod(sizes[axis + 1 :])) for axis in range(4)]
+    """Bytes between neighbours on each axis."""
+    return [int(np.prod(tensor.shape[axis + 1 :])) for axis in range(len(tensor.shape))]
 
 
 def _concat(writer: _Writer, op: q.Concat) -> None:
@@ -245,16 +276,40 @@ def _reshape(writer: _Writer, op: q.Reshape) -> None:
         writer.calls.append(f"    memcpy({writer.place(op.output)}, {writer.place(op.inputs[0])}, {size});")
 
 
+def _constant(writer: _Writer, op: q.Constant) -> None:
+    """It stays where it is stored; an output of the model is the caller's, and is copied."""
+    name = writer.constant("values", "int8_t", op.values)
+    if op.output in writer.edges:
+        writer.calls.append(f"    memcpy({writer.place(op.output)}, {name}, {op.values.size});")
+    else:
+        writer.stored[op.output] = name
+
+
 def _transpose(writer: _Writer, op: q.Transpose) -> None:
-    source, target = writer.graph.tensor_of(op), writer.graph.output_of(op)
-    missing = 4 - len(op.order)
-    order = [*range(missing), *(axis + missing for axis in op.order)]
-    steps = _steps(source)
+    steps = _steps(writer.graph.tensor_of(op))
+    _gather(writer, op, writer.place(op.inputs[0]), [steps[axis] for axis in op.order])
+
+
+def _slice(writer: _Writer, op: q.Slice) -> None:
+    steps = _steps(writer.graph.tensor_of(op))
+    start = sum(at * step for at, step in zip(op.starts, steps, strict=True))
+    taken = [by * step for by, step in zip(op.steps, steps, strict=True)]
+    _gather(writer, op, f"{writer.place(op.inputs[0])} + {start}", taken)
+
+
+def _enlarge(writer: _Writer, op: q.Enlarge) -> None:
+    size = writer.constant("size", "int32_t", writer.graph.tensor_of(op).shape[1:])
+    writer.call("enlarge", writer.place(op.inputs[0]), writer.place(op.output), size, *op.factors)
+
+
+def _gather(writer: _Writer, op: q.Op, source: str, steps: list[int]) -> None:
+    """Bytes that lie `steps` apart on each axis, one after the other."""
+    target = writer.graph.output_of(op)
     names = [
         writer.constant("size", "int32_t", _four(target.shape)),
-        writer.constant("step", "int32_t", [steps[axis] for axis in order]),
+        writer.constant("step", "int32_t", _last_four(steps)),
     ]
-    writer.call("permute", writer.place(source.name), writer.place(target.name), *names)
+    writer.call("permute", source, writer.place(target.name), *names)
 
 
 def _clamp(writer: _Writer, op: q.Clamp) -> None:
@@ -290,6 +345,9 @@ WRITERS: dict[type[q.Op], Callable[[_Writer, Any], None]] = {
     q.Pad: _pad,
     q.Reshape: _reshape,
     q.Transpose: _transpose,
+    q.Slice: _slice,
+    q.Enlarge: _enlarge,
+    q.Constant: _constant,
     q.Clamp: _clamp,
     q.LookUp: _look_up,
     q.Softmax: _softmax,

@@ -16,16 +16,24 @@ TEST_MAIN = r"""#include "model.h"
 
 #include <stdio.h>
 
+#define TEST_ROUNDS 2
+
 int main(void)
 {
     static int8_t answer[MODEL_OUTPUT_BYTES];
     int wrong = 0;
-    for (int32_t i = 0; i < TEST_COUNT; i++) {
-        model_run(test_inputs + i * MODEL_INPUT_BYTES, answer);
-        for (int32_t j = 0; j < MODEL_OUTPUT_BYTES; j++)
-            wrong += answer[j] != test_outputs[i * MODEL_OUTPUT_BYTES + j];
+    for (int round = 0; round < TEST_ROUNDS; round++) {
+#ifdef MODEL_STATE_BYTES
+        if (round)
+            model_reset();
+#endif
+        for (int32_t i = 0; i < TEST_COUNT; i++) {
+            model_run(test_inputs + i * MODEL_INPUT_BYTES, answer);
+            for (int32_t j = 0; j < MODEL_OUTPUT_BYTES; j++)
+                wrong += answer[j] != test_outputs[i * MODEL_OUTPUT_BYTES + j];
+        }
     }
-    printf("%d of %d numbers are wrong\n", wrong, TEST_COUNT * MODEL_OUTPUT_BYTES);
+    printf("%d of %d numbers are wrong\n", wrong, TEST_ROUNDS * TEST_COUNT * MODEL_OUTPUT_BYTES);
     return wrong != 0;
 }
 """
@@ -61,7 +69,7 @@ extern "C" {{
 
 /* `input` and `output` must not overlap. */
 void model_run(const int8_t *input, int8_t *output);
-
+{reset}
 #ifdef __cplusplus
 }}
 #endif
@@ -70,10 +78,33 @@ void model_run(const int8_t *input, int8_t *output);
 """
 
 
+_KEEPS = """
+/* A run goes on from what the run before has left. This forgets it: call it where a new stream of inputs begins. */
+void model_reset(void);
+
+#define MODEL_STATE_BYTES {bytes}
+"""
+
+
 def header(graph: q.QuantGraph, arena_bytes: int) -> str:
     """The text of model.h."""
     lines = _edge_lines(graph, graph.inputs, "INPUT") + _edge_lines(graph, graph.outputs, "OUTPUT")
-    return _HEADER.format(edges="\n".join(lines), arena=arena_bytes)
+    reset = _KEEPS.format(bytes=graph.state_bytes) if graph.states else ""
+    return _HEADER.format(edges="\n".join(lines), arena=arena_bytes, reset=reset)
+
+
+def reset_function(states: list[q.State], places: dict[str, str]) -> str:
+    """The bytes that are kept, and the function that gives them their first values; the first run calls it."""
+    text, lines = "\nstatic int8_t state[MODEL_STATE_BYTES];\nstatic int started;\n", []
+    for position, state in enumerate(states):
+        values, place = state.first.reshape(-1), places[state.name]
+        if np.all(values == values[0]):
+            lines.append(f"    memset({place}, {values[0]}, {values.size});")
+        else:
+            text += array(f"first{position}", "int8_t", values)
+            lines.append(f"    memcpy({place}, first{position}, {values.size});")
+    body = "\n".join([*lines, "    started = 1;"])
+    return f"{text}\nvoid model_reset(void)\n{{\n{body}\n}}\n"
 
 
 def _edge_lines(graph: q.QuantGraph, names: list[str], kind: str) -> list[str]:

@@ -7,6 +7,7 @@ onnxruntime scales accumulators in float32 and rounds halves to even, TensorFlow
 zero: a step of difference for each operator where a result lies between two, most often in averages of four.
 """
 
+import json
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from compression_jobs.pipeline.emit.onnx_tidying import shorten, skip_identities
 from compression_jobs.pipeline.errors import refuse_all
 from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.graph import copy_of
@@ -41,7 +43,7 @@ class _Writer:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[Any, tuple[str, Any]] = {}  # dtype, shape and bytes -> name and array
         self.real: dict[tuple[str, Order], str] = {}  # dequantised tensors
-        for name in graph.inputs:
+        for name in (*graph.inputs, *(state.name for state in graph.states)):
             self.real[name, "own"] = self.quantized(name, graph.tensors[name])
 
     # Small pieces
@@ -128,22 +130,44 @@ class _Writer:
 
     def finish(self, producer: str) -> bytes:
         """Name the results, drop what nobody reads, check and serialise."""
-        outputs = []
-        for name in self.graph.outputs:
-            result = self.take(name, "own")
-            self.node("Identity", [result], name)
-            outputs.append(_port(name, self.graph.tensors[name].shape))
-        inputs = [_port(name, self.graph.tensors[name].shape) for name in self.graph.inputs]
-        _skip_identities(self.nodes, set(self.graph.outputs))
+        graph = self.graph
+        given = [*graph.inputs, *(state.name for state in graph.states)]
+        left = [(name, name) for name in graph.outputs] + [(each.next, _next(each)) for each in graph.states]
+        for name, label in left:
+            self.node("Identity", [self.take(name, "own")], label)
+        inputs = [_port(name, graph.tensors[name].shape) for name in given]
+        outputs = [_port(label, graph.tensors[name].shape) for name, label in left]
+        kept = {*given, *(label for _, label in left)}
+        skip_identities(self.nodes, kept)
         constants = [numpy_helper.from_array(array, name) for name, array in self.constants.values()]
-        _shorten(self.nodes, constants, {*self.graph.inputs, *self.graph.outputs})
+        shorten(self.nodes, constants, kept)
         body = helper.make_graph(self.nodes, "quantized", inputs, outputs, constants)
         model = helper.make_model(
             body, opset_imports=[helper.make_opsetid("", OPSET)], producer_name=producer
         )
         model.ir_version = IR_VERSION
+        if graph.states:
+            helper.set_model_props(model, {"states": json.dumps(states(graph))})
         onnx.checker.check_model(model, full_check=True)
         return bytes(model.SerializeToString(deterministic=True))
+
+
+def states(graph: q.QuantGraph) -> list[dict[str, Any]]:
+    """What is kept between runs: the input that takes it, the output that gives it, and the numbers of the first run.
+
+    `first` is one number where they are all the same.
+    """
+    found = []
+    for state in graph.states:
+        tensor = graph.tensors[state.name]
+        real = (state.first.astype(np.int64).ravel() - tensor.zero_point) * tensor.scale
+        first = float(real[0]) if np.all(real == real[0]) else real.tolist()
+        found.append({"input": state.name, "output": _next(state), "first": first})
+    return found
+
+
+def _next(state: q.State) -> str:
+    return f"{state.name}:next"
 
 
 def channels_second(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -158,33 +182,6 @@ def moves_nothing(shape: tuple[int, ...]) -> bool:
 
 def _port(name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
-
-
-def _skip_identities(nodes: list[onnx.NodeProto], outputs: set[str]) -> None:
-    """Let the last DequantizeLinear write each output itself."""
-    makers = {node.output[0]: node for node in nodes}
-    for node in [node for node in nodes if node.op_type == "Identity"]:
-        readers = sum(list(other.input).count(node.input[0]) for other in nodes)
-        if readers == 1 and node.input[0] not in outputs:
-            makers[node.input[0]].output[0] = node.output[0]
-            nodes.remove(node)
-
-
-def _shorten(nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], kept: set[str]) -> None:
-    """Number all inner tensors: on small models long names would weigh more than the weights."""
-    short: dict[str, str] = {name: name for name in kept}
-
-    def number(name: str) -> str:
-        if name not in short:
-            fresh = f"{len(short):x}"
-            short[name] = fresh if fresh not in kept else f"{fresh}_"
-        return short[name]
-
-    for tensor in constants:
-        tensor.name = number(tensor.name)
-    for node in nodes:
-        for names in (node.input, node.output):
-            names[:] = [number(name) if name else "" for name in names]
 
 
 # --- operators -----------------------------------------------------------------------------------
@@ -305,6 +302,42 @@ def _transpose(writer: _Writer, op: q.Transpose) -> None:
         writer.give(real, op.output, "own")
 
 
+def _enlarge(writer: _Writer, op: q.Enlarge) -> None:
+    scales = writer.constant(f"{op.output}:scales", np.array([1, 1, *op.factors], np.float32))
+    source = writer.take(op.inputs[0], "channels_second")
+    how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    real = writer.node("Resize", [source, "", scales], f"{op.output}:enlarged", **how)
+    writer.give(real, op.output, "channels_second")
+
+
+def _constant(writer: _Writer, op: q.Constant) -> None:
+    tensor = writer.graph.output_of(op)
+    names = [
+        writer.constant(f"{op.output}:values", op.values),
+        writer.constant(f"{op.output}:scale", np.array(tensor.scale, np.float32).reshape(())),
+        writer.constant(f"{op.output}:zero_point", np.array(tensor.zero_point, np.int8).reshape(())),
+    ]
+    writer.same(op.output, "own", writer.node("DequantizeLinear", names, f"{op.output}:constant"))
+
+
+def _slice(writer: _Writer, op: q.Slice) -> None:
+    order, sizes = _order_of(writer, op), writer.graph.output_of(op).shape
+    places = [0, 3, 1, 2] if order == "channels_second" else [*range(len(sizes))]
+    ranges = [(op.starts[at], op.starts[at] + op.steps[at] * sizes[at], op.steps[at]) for at in places]
+    starts, ends, steps = zip(*ranges, strict=True)
+    names = [
+        writer.constant(f"{op.output}:{what}", np.array(values, np.int64))
+        for what, values in (
+            ("starts", starts),
+            ("ends", ends),
+            ("axes", range(len(sizes))),
+            ("steps", steps),
+        )
+    ]
+    real = writer.node("Slice", [writer.take(op.inputs[0], order), *names], f"{op.output}:taken")
+    writer.give(real, op.output, order)
+
+
 def _softmax(writer: _Writer, op: q.Softmax) -> None:
     order = _order_of(writer, op)
     source = writer.take(op.inputs[0], order)
@@ -353,6 +386,9 @@ WRITERS: dict[type[q.Op], Callable[[_Writer, Any], None]] = {
     q.Pad: _pad,
     q.Reshape: _reshape,
     q.Transpose: _transpose,
+    q.Slice: _slice,
+    q.Enlarge: _enlarge,
+    q.Constant: _constant,
     q.Softmax: _softmax,
     q.Island: _island,
 }

@@ -12,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from compression_jobs.pipeline.emit.tflite_file import OPERATOR, TfliteFile
 from compression_jobs.pipeline.errors import refuse_all
+from compression_jobs.pipeline.graph import quant_states
 from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.quant_arithmetic import QMIN
 from compression_jobs.pipeline.graph.quant_windows import Windowed, padded_shape, padding_name
@@ -31,8 +32,12 @@ def emit(graph: q.QuantGraph) -> bytes:
     refuse_all(graph.problems(), "calibrate with other rows, or keep the model in float")
     refuse_all(list(_inexpressible(graph)), "onnxruntime can run it")
     writer = _Writer(graph)
+    assignments = quant_states.assignments(graph)
     for op in graph.ops:
+        writer.read_states(op)
         WRITERS[type(op)](writer, op)
+        for state in assignments.get(op.output, ()):
+            writer.assign(state)
     return writer.finish()
 
 
@@ -49,6 +54,7 @@ class _Writer:
         self.graph = graph
         self.file = TfliteFile("tinyfleet")
         self.indices: dict[str, int] = {}
+        self.handles: dict[str, int] = {}
         for name in graph.inputs:
             self.index(name)
 
@@ -59,6 +65,20 @@ class _Writer:
             label = name if name in (*self.graph.inputs, *self.graph.outputs) else ""
             self.indices[name] = self.file.tensor(label, tensor.shape, tensor.scale, tensor.zero_point)
         return self.indices[name]
+
+    def read_states(self, op: q.Op) -> None:
+        """Read the variables that `op` is the first to need, or to make the next value of."""
+        for state in self.graph.states:
+            if {state.name, state.next} & {*op.inputs, op.output} and state.name not in self.handles:
+                tensor = self.graph.tensors[state.name]
+                handle = self.file.variable(state.name, state.first, tensor.scale, tensor.zero_point)
+                self.handles[state.name] = handle
+                self.file.operator(OPERATOR.READ_VARIABLE, 1, [handle], self.index(state.name))
+
+    def assign(self, state: q.State) -> None:
+        """What the next run reads."""
+        inputs = [self.handles[state.name], self.index(state.next)]
+        self.file.operator(OPERATOR.ASSIGN_VARIABLE, 1, inputs, None)
 
     def add(
         self, op: q.Op, code: int, version: int, options: Any = None, constants: tuple[int, ...] = ()
@@ -181,6 +201,27 @@ def _transpose(writer: _Writer, op: q.Transpose) -> None:
     writer.add(op, OPERATOR.TRANSPOSE, 2, schema.TransposeOptionsT(), (writer.numbers(op.order),))
 
 
+def _enlarge(writer: _Writer, op: q.Enlarge) -> None:
+    size = writer.numbers(writer.graph.output_of(op).shape[1:3])
+    options = schema.ResizeNearestNeighborOptionsT()
+    writer.add(op, OPERATOR.RESIZE_NEAREST_NEIGHBOR, 2, options, (size,))
+
+
+def _constant(writer: _Writer, op: q.Constant) -> None:
+    tensor = writer.graph.output_of(op)
+    scales = np.array([tensor.scale])
+    writer.indices[op.output] = writer.file.constant(op.values, scales, zero_point=tensor.zero_point)
+
+
+def _slice(writer: _Writer, op: q.Slice) -> None:
+    sizes = writer.graph.output_of(op).shape
+    ends = [
+        start + (size - 1) * step + 1 for start, size, step in zip(op.starts, sizes, op.steps, strict=True)
+    ]
+    constants = tuple(writer.numbers(values) for values in (op.starts, ends, op.steps))
+    writer.add(op, OPERATOR.STRIDED_SLICE, 2, schema.StridedSliceOptionsT(), constants)
+
+
 def _softmax(writer: _Writer, op: q.Softmax) -> None:
     options = schema.SoftmaxOptionsT()
     options.beta = 1.0
@@ -217,6 +258,9 @@ WRITERS: dict[type[q.Op], Callable[[_Writer, Any], None]] = {
     q.Pad: _pad,
     q.Reshape: _reshape,
     q.Transpose: _transpose,
+    q.Slice: _slice,
+    q.Enlarge: _enlarge,
+    q.Constant: _constant,
     q.Softmax: _softmax,
     q.LookUp: _look_up,
 }

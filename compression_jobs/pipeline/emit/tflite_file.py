@@ -14,18 +14,22 @@ IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
 ALIGNMENT = 16  # of weights: microcontrollers read 32-bit biases from where they lie in flash
 LARGEST_OLD_CODE = 127
-TYPES = {"int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32}
+TYPES = {
+    "int8": schema.TensorType.INT8,
+    "int32": schema.TensorType.INT32,
+    "resource": schema.TensorType.RESOURCE,
+}
 
 
 class TfliteFile:
     """A file that grows tensor by tensor and operator by operator."""
 
     def __init__(self, description: str) -> None:
-        self.model, self.graph = schema.ModelT(), schema.SubGraphT()
+        self.model = schema.ModelT()
         self.model.version, self.model.description = SCHEMA_VERSION, description
-        self.model.subgraphs, self.model.operatorCodes = [self.graph], []
+        self.model.subgraphs, self.model.operatorCodes = [], []
         self.model.buffers = [schema.BufferT()]  # the first one is empty by convention
-        self.graph.tensors, self.graph.operators = [], []
+        self.graph = self._subgraph()
         self._codes: dict[int, int] = {}
         self._constants: dict[Any, int] = {}
         self._shared: dict[bytes, int] = {}
@@ -33,6 +37,20 @@ class TfliteFile:
     def tensor(self, name: str, shape: tuple[int, ...], scale: float, zero_point: int) -> int:
         """An int8 activation; returns its index."""
         return self._tensor(name, shape, "int8", 0, self._quantization([scale], [zero_point]))
+
+    def variable(self, name: str, first: Array, scale: float, zero_point: int) -> int:
+        """A variable that starts as a constant, given to it in a subgraph of its own; returns the index of its handle."""
+        if len(self.model.subgraphs) == 1:
+            once = schema.CallOnceOptionsT()
+            once.initSubgraphIndex = 1
+            self._subgraph()
+            self.operator(OPERATOR.CALL_ONCE, 1, [], None, once)
+        main, self.graph = self.graph, self.model.subgraphs[1]
+        buffer, meaning = self._buffer(first), self._quantization([scale], [zero_point])
+        constant = self._tensor("", first.shape, "int8", buffer, meaning)
+        self.operator(OPERATOR.ASSIGN_VARIABLE, 1, [self._handle(name), constant], None)
+        self.graph = main
+        return self._handle(name)
 
     def constant(
         self, values: Array, scales: npt.NDArray[np.float64] | None = None, axis: int = 0, zero_point: int = 0
@@ -44,15 +62,17 @@ class TfliteFile:
             quantization = None
             if scales is not None:
                 quantization = self._quantization(scales, [zero_point] * scales.size, axis)
-            buffer = len(self.model.buffers)
-            self.model.buffers.append(_Buffer(values))
+            buffer = self._buffer(values)
             self._constants[key] = self._tensor("", values.shape, values.dtype.name, buffer, quantization)
         return self._constants[key]
 
-    def operator(self, code: int, version: int, inputs: list[int], output: int, options: Any = None) -> None:
-        """An operator with one output; `options` is an object of the schema's own classes."""
+    def operator(
+        self, code: int, version: int, inputs: list[int], output: int | None, options: Any = None
+    ) -> None:
+        """An operator with one output or none; `options` is an object of the schema's own classes."""
         made = schema.OperatorT()
-        made.opcodeIndex, made.inputs, made.outputs = self._code(code, version), inputs, [output]
+        made.opcodeIndex, made.inputs = self._code(code, version), inputs
+        made.outputs = [] if output is None else [output]
         if options is not None:
             made.builtinOptions = options
             made.builtinOptionsType = getattr(OPTIONS, type(options).__name__.removesuffix("T"))
@@ -65,6 +85,23 @@ class TfliteFile:
         builder = flatbuffers.Builder(1024)
         builder.Finish(self.model.Pack(builder), IDENTIFIER)
         return bytes(builder.Output())
+
+    def _subgraph(self) -> Any:
+        made = schema.SubGraphT()
+        made.tensors, made.operators, made.inputs, made.outputs = [], [], [], []
+        self.model.subgraphs.append(made)
+        return made
+
+    def _handle(self, name: str) -> int:
+        options = schema.VarHandleOptionsT()
+        options.container, options.sharedName = "", name
+        handle = self._tensor("", (), "resource", 0, None)
+        self.operator(OPERATOR.VAR_HANDLE, 1, [], handle, options)
+        return handle
+
+    def _buffer(self, values: Array) -> int:
+        self.model.buffers.append(_Buffer(values))
+        return len(self.model.buffers) - 1
 
     def _tensor(self, name: str, shape: tuple[int, ...], dtype: str, buffer: int, quantization: Any) -> int:
         tensor = schema.TensorT()

@@ -4,15 +4,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from compression_jobs.pipeline.errors import Refused
+from compression_jobs.pipeline.errors import Refused, refuse_all
+from compression_jobs.pipeline.graph import tflite_reading, tflite_variables
 from compression_jobs.pipeline.graph.costs import parameters, total_macs
 from compression_jobs.pipeline.graph.external import DataFiles, by_name
-from compression_jobs.pipeline.graph.facts_tflite import describe_tflite, is_tflite
+from compression_jobs.pipeline.graph.facts_tflite import describe_tflite, is_tflite, prove_it_runs
 from compression_jobs.pipeline.graph.graph import FREE, Graph, Port, Shape, port_of
 from compression_jobs.pipeline.graph.ingest import TIDY, fold_to_the_end, set_dims
 from compression_jobs.pipeline.graph.limits import elements
 from compression_jobs.pipeline.graph.reading import damage_refused, read_model
 from compression_jobs.pipeline.graph.running import open_session, random_feed, run_once
+from compression_jobs.pipeline.graph.tflite_variables import REMEDY
 
 QUANTISED = (
     "QLinear",
@@ -33,7 +35,11 @@ def describe_model(path: Path | str, data_paths: DataFiles = ()) -> dict[str, An
     """
     path = Path(path)
     if is_tflite(path):
-        return describe_tflite(path)
+        facts = describe_tflite(path)
+        if tflite_variables.SHAPES.keys() & facts["operators"].keys():
+            refuse_all(tflite_variables.problems(tflite_reading.read(path.read_bytes())), REMEDY)
+        prove_it_runs(path)
+        return facts
     graph = Graph(read_model(path, data_paths))
     with damage_refused("the model is damaged"):
         return _describe(graph) | {"bytes": path.stat().st_size + _data_bytes(data_paths)}

@@ -17,9 +17,13 @@ from compression_jobs.pipeline.graph.limits import MAX_MODEL_BYTES, MAX_NODES, M
 IDENTIFIER = b"TFL3"
 MAX_SUBGRAPHS = 16
 MAX_EDGES = 64
+STREAMS = (
+    "it keeps {kept} bytes from one run to the next: a row of its dataset is a stream of inputs, judged by the answer to the "
+    "last one; targets with onnxruntime cannot run it"
+)
 DAMAGED = "the .tflite file is damaged"
 CONTROL_FLOW = ("IF", "WHILE", "CALL", "STABLEHLO_WHILE", "STABLEHLO_CASE")
-STATE = ("CALL_ONCE", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE")
+ITEM_BYTES = {"int8": 1, "uint8": 1, "bool": 1, "int16": 2, "float16": 2, "int64": 8}  # others have 4
 NAMES_OF_TYPES = {value: name.lower() for name, value in vars(schema.TensorType).items() if name.isupper()}
 NAMES_OF_OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
 
@@ -72,11 +76,9 @@ def describe_tflite(path: Path) -> dict[str, Any]:
         raise Refused(f"the model has {path.stat().st_size} bytes; at most {MAX_MODEL_BYTES} are accepted")
     content = path.read_bytes()
     try:
-        facts = _describe(content)
+        return _describe(content)
     except DAMAGE as error:
         raise Refused(DAMAGED, remedy="convert the model again") from error
-    _prove_it_runs(content)
-    return facts
 
 
 def _describe(content: bytes) -> dict[str, Any]:
@@ -85,12 +87,13 @@ def _describe(content: bytes) -> dict[str, Any]:
         raise Refused(DAMAGED + f": it has {model.SubgraphsLength()} subgraphs")
     graph = model.Subgraphs(0)
     found, operated = tensors(model, graph), operators(model, graph)
-    _refuse_unusable(operated)
+    _refuse_unusable([*operated, *_called_once(model, graph)])
     inputs = [found[index] for index in indices(graph.InputsLength(), graph.Inputs)]
     outputs = [found[index] for index in indices(graph.OutputsLength(), graph.Outputs)]
     if not inputs or not outputs:
         raise Refused("the model has no input or no output", remedy="convert it again")
     counts = Counter(operator.op for operator in operated)
+    kept = _state_bytes(graph, found, operated)
     return {
         "format": "tflite",
         "inputs": [tensor.as_port() for tensor in inputs],
@@ -102,8 +105,46 @@ def _describe(content: bytes) -> dict[str, Any]:
         "producer": (model.Description() or b"").decode("utf-8", "replace")[:200],
         "bytes": len(content),
         "quantised": any(t.dtype in ("int8", "uint8", "int16") for t in found if not t.constant),
-        "problems": ["it is a ready .tflite; it can be measured and deployed as it is, not compressed again"],
+        "state_bytes": kept,
+        "problems": [
+            "it is a ready .tflite; it can be measured and deployed as it is, not compressed again",
+            *([STREAMS.format(kept=kept)] if kept else []),
+        ],
     }
+
+
+def keeps_state(path: Path) -> bool:
+    """Whether a run of the `.tflite` leaves something to the next one; raises Refused for a damaged file."""
+    try:
+        model = schema.Model.GetRootAs(path.read_bytes(), 0)
+        graph = model.Subgraphs(0)
+        return _state_bytes(graph, tensors(model, graph), operators(model, graph)) > 0
+    except DAMAGE as error:
+        raise Refused(DAMAGED, remedy="convert the model again") from error
+
+
+def _state_bytes(graph: Any, found: list[TensorFacts], operated: list[OperatorFacts]) -> int:
+    """What is kept between runs: variables that are read, and tensors that recurrent operators keep."""
+    read = {
+        operator.inputs[0]: operator.outputs[0] for operator in operated if operator.op == "READ_VARIABLE"
+    }
+    kept = [found[index] for index in read.values()]
+    kept += [tensor for index, tensor in enumerate(found) if graph.Tensors(index).IsVariable()]
+    return sum(abs(prod(tensor.shape)) * ITEM_BYTES.get(tensor.dtype, 4) for tensor in kept)
+
+
+def _called_once(model: Any, graph: Any) -> list[OperatorFacts]:
+    """The operators of the subgraphs that give variables their first values."""
+    found: list[OperatorFacts] = []
+    for place, operator in enumerate(operators(model, graph)):
+        if operator.op == "CALL_ONCE":
+            options, table = schema.CallOnceOptions(), graph.Operators(place).BuiltinOptions()
+            options.Init(table.Bytes, table.Pos)
+            index = options.InitSubgraphIndex()
+            if not 1 <= index < model.SubgraphsLength():
+                raise Refused(f"CALL_ONCE calls subgraph {index}, of {model.SubgraphsLength()}")
+            found += operators(model, model.Subgraphs(index))
+    return found
 
 
 def indices(length: int, read: Any) -> list[int]:
@@ -163,9 +204,6 @@ def _refuse_unusable(operators: list[OperatorFacts]) -> None:
     obstacles = {
         "use built-in operators only": [f"{op}: custom operator" for op in ops if op.startswith("CUSTOM")],
         "convert the model for one fixed path": [f"{op}: control flow" for op in ops if op in CONTROL_FLOW],
-        "convert its form that is not streaming and reads a whole window at once": [
-            f"{op}: keeps a state from one call to the next" for op in ops if op in STATE
-        ],
     }
     problems = [problem for found in obstacles.values() for problem in found]
     refuse_all(problems, "; ".join(remedy for remedy, found in obstacles.items() if found))
@@ -185,9 +223,10 @@ def _macs(operator: OperatorFacts, tensors: list[TensorFacts]) -> int:
     return abs(prod(result[1:])) * prod(weights[1:])
 
 
-def _prove_it_runs(content: bytes) -> None:
+def prove_it_runs(path: Path) -> None:
+    """Run the model once on zeros; raises Refused when LiteRT cannot. A hostile one may end the process."""
     try:
-        interpreter = Interpreter(model_content=content, num_threads=1)
+        interpreter = Interpreter(model_content=path.read_bytes(), num_threads=1)
         interpreter.allocate_tensors()
         for entry in interpreter.get_input_details():
             interpreter.set_tensor(entry["index"], np.zeros(entry["shape"], entry["dtype"]))

@@ -2,6 +2,7 @@
 
 from compression_jobs.pipeline.errors import Refused, refuse_all
 from compression_jobs.pipeline.graph import quantgraph as q
+from compression_jobs.pipeline.graph import tflite_states, tflite_variables
 from compression_jobs.pipeline.graph.facts_tflite import DAMAGE, DAMAGED
 from compression_jobs.pipeline.graph.quant_shapes import shape_problems
 from compression_jobs.pipeline.graph.tflite_importer import Importer, PoisonedError, UnsupportedError
@@ -26,17 +27,23 @@ def from_tflite(content: bytes) -> q.QuantGraph:
 
 
 def _imported(model: TfliteModel) -> q.QuantGraph:
-    nodes = [node for node in model.nodes if not _is_shape_arithmetic(model, node)]
+    nodes = [
+        node
+        for node in model.nodes
+        if node.kind != tflite_states.SET_UP and not _is_shape_arithmetic(model, node)
+    ]
     refuse_all(
         [f"{node.label}: {node.kind} has no int8 form here" for node in nodes if node.kind not in HANDLERS],
         REMEDY,
     )
-    if model.subgraphs > 1:
+    others = model.subgraphs - 1 - len(model.called)
+    if others:
         raise Refused(
-            f"the model has {model.subgraphs} subgraphs", remedy="convert it without control flow and state"
+            f"the model has {others} subgraphs that do more than give variables their first values",
+            remedy="convert it with one signature and without control flow",
         )
     importer = Importer(model, nodes)
-    problems = importer.open_edges()
+    problems = [*tflite_variables.problems(model), *importer.open_edges()]
     for node in importer.inner_nodes():
         try:
             HANDLERS[node.kind](importer, node)
@@ -47,6 +54,7 @@ def _imported(model: TfliteModel) -> q.QuantGraph:
             importer.go_on_behind(node)
     problems += importer.close_edges()
     refuse_all(problems, REMEDY)
+    tflite_states.add_states(importer)
     graph = importer.graph
     refuse_all([*shape_problems(graph), *graph.problems()], "convert the model again")
     if not graph.ops or not graph.outputs:

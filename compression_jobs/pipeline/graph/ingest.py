@@ -21,7 +21,7 @@ from compression_jobs.pipeline.graph.external import DataFiles, files_beside
 from compression_jobs.pipeline.graph.graph import FREE, Graph, Shape
 from compression_jobs.pipeline.graph.limits import elements
 from compression_jobs.pipeline.graph.reading import CLASSICAL, damage_refused, describe, read_model
-from compression_jobs.pipeline.graph.rewrites import gates, layers, opset, scalers, structure
+from compression_jobs.pipeline.graph.rewrites import gates, layers, opset, scalers, slopes, structure
 from compression_jobs.pipeline.graph.running import ROWS_COMPARED, SEED, Reference
 
 Array = NDArray[Any]
@@ -43,6 +43,8 @@ TIDY: tuple[Rewrite, ...] = (
     structure.constants_to_initializers,
 )
 REWRITES: tuple[Rewrite, ...] = (
+    opset.write_out_newer,
+    structure.constants_to_initializers,
     fold_to_the_end,
     opset.to_opset,
     structure.name_nodes,
@@ -57,12 +59,13 @@ REWRITES: tuple[Rewrite, ...] = (
     layers.plain_gemm,
     layers.fold_batch_norm,
     layers.plain_clips,
+    slopes.shared_slopes,
     gates.find_hard_sigmoids,
     gates.find_hard_swishes,
     structure.remove_dead,
     layers.fold_affine,
-    layers.batch_norm_to_conv,
     scalers.fold_into_dense,
+    layers.batch_norm_to_conv,
     layers.mean_to_pool,
     structure.one_reshape,
     structure.remove_identities,

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from compression_jobs.pipeline.graph import quant_states
 from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.memory import Buffer, plan
 from compression_jobs.pipeline.graph.quant_windows import Windowed, padded_shape, padding_name
@@ -10,18 +11,32 @@ SUM_BYTES = 4
 
 
 def buffers(graph: q.QuantGraph) -> list[Buffer]:
-    """The lifetime of every activation in order of creation."""
+    """The lifetime of every activation in order of creation; a state is one from where it is read first.
+
+    Constants lie with the weights.
+    """
+    constants = {op.output for op in graph.ops if isinstance(op, q.Constant)}
     first = dict.fromkeys(graph.inputs, 0)
     last = dict(first)
+    assignments = quant_states.assignments(graph)
     for moment, op in enumerate(graph.ops, start=1):
-        first[op.output] = moment
-        last.update(dict.fromkeys([*op.inputs, op.output], moment))
+        for name in (*op.inputs, op.output):
+            first.setdefault(name, moment)
+        kept = [state.next for state in assignments.get(op.output, ())]
+        last.update(dict.fromkeys([*op.inputs, op.output, *kept], moment))
     last.update(dict.fromkeys(graph.outputs, len(graph.ops)))
-    return [Buffer(name, graph.tensors[name].size, moment, last[name]) for name, moment in first.items()]
+    return [
+        Buffer(name, graph.tensors[name].size, moment, last[name])
+        for name, moment in first.items()
+        if name not in constants
+    ]
 
 
 def micro_head_bytes(graph: q.QuantGraph) -> int:
-    """What TensorFlow Lite Micro records as the head of its arena: all activations and what kernels borrow."""
+    """What TensorFlow Lite Micro records as the head of its arena: all activations and what kernels borrow.
+
+    States are kept behind it, in memory of their own (`QuantGraph.state_bytes`); the head has copies while they are read.
+    """
     spelled = _with_pads(graph)
     sums = [
         Buffer(f"{op.output}:sums", SUM_BYTES * spelled.output_of(op).size, moment, moment)
@@ -33,7 +48,7 @@ def micro_head_bytes(graph: q.QuantGraph) -> int:
 
 def _with_pads(graph: q.QuantGraph) -> q.QuantGraph:
     """The graph with an operator of its own for each padding that has no name in a `.tflite`."""
-    made = q.QuantGraph(dict(graph.tensors), [], graph.inputs, graph.outputs)
+    made = q.QuantGraph(dict(graph.tensors), [], graph.inputs, graph.outputs, graph.states)
     for op in graph.ops:
         if isinstance(op, Windowed) and padding_name(graph, op) is None:
             source = graph.tensor_of(op)
@@ -52,7 +67,7 @@ def shared(graph: q.QuantGraph) -> dict[str, str]:
 
     Inputs and outputs of the graph are the caller's, and keep memory of their own.
     """
-    owner = {name: name for name in graph.tensors}
+    owner = {name: name for name in graph.tensors} | quant_states.in_place(graph)
     edges = {*graph.inputs, *graph.outputs}
     for op in graph.ops:
         if isinstance(op, q.Reshape) and not edges & {op.inputs[0], op.output}:
@@ -61,11 +76,12 @@ def shared(graph: q.QuantGraph) -> dict[str, str]:
 
 
 def inner_plan(graph: q.QuantGraph) -> tuple[dict[str, int], int]:
-    """Offsets of all tensors but inputs and outputs, and the size of their arena; reshaped ones share theirs."""
+    """Offsets of all tensors but inputs, outputs and states, and the size of their arena; reshaped ones share theirs."""
     owner, lives = shared(graph), {buffer.name: buffer for buffer in buffers(graph)}
+    elsewhere = {*graph.inputs, *graph.outputs, *(state.name for state in graph.states)}
     joined: dict[str, Buffer] = {}
     for name, buffer in lives.items():
-        if name in graph.inputs or name in graph.outputs:
+        if owner[name] in elsewhere:
             continue
         known = joined.get(owner[name], buffer)
         joined[owner[name]] = Buffer(

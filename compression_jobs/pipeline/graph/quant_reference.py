@@ -42,7 +42,22 @@ def dequantize(values: Int8Array, tensor: q.Tensor) -> npt.NDArray[np.float32]:
 
 
 def run(graph: q.QuantGraph, inputs: dict[str, Int8Array]) -> dict[str, Int8Array]:
-    """All tensors of `graph` for stored `inputs` of shape (rows, *tensor shape without its batch)."""
+    """All tensors of `graph` for stored `inputs` of shape (rows, *tensor shape without its batch).
+
+    The rows of a graph that keeps a state are runs one after the other, the first one from its first state.
+    """
+    if not graph.states:
+        return _run(graph, inputs)
+    kept = {state.name: state.first for state in graph.states}
+    runs = []
+    for row in range(len(inputs[graph.inputs[0]])):
+        values = _run(graph, {name: given[row : row + 1] for name, given in inputs.items()} | kept)
+        kept = {state.name: values[state.next] for state in graph.states}
+        runs.append(values)
+    return {name: np.concatenate([values[name] for values in runs]) for name in runs[0]}
+
+
+def _run(graph: q.QuantGraph, inputs: dict[str, Int8Array]) -> dict[str, Int8Array]:
     values = dict(inputs)
     for op in graph.ops:
         result = KERNELS[type(op)](graph, op, [values[name] for name in op.inputs])
@@ -161,6 +176,24 @@ def _transpose(graph: q.QuantGraph, op: q.Transpose, inputs: list[Int8Array]) ->
     return inputs[0].transpose(op.order)
 
 
+def _enlarge(graph: q.QuantGraph, op: q.Enlarge, inputs: list[Int8Array]) -> Int8Array:
+    height, width = op.factors
+    return inputs[0].repeat(height, axis=1).repeat(width, axis=2)
+
+
+def _constant(graph: q.QuantGraph, op: q.Constant, inputs: list[Int8Array]) -> Int8Array:
+    return op.values
+
+
+def _slice(graph: q.QuantGraph, op: q.Slice, inputs: list[Int8Array]) -> Int8Array:
+    sizes = graph.output_of(op).shape
+    places = [
+        slice(start, start + (size - 1) * step + 1, step)
+        for start, step, size in zip(op.starts, op.steps, sizes, strict=True)
+    ]
+    return inputs[0][:, *places[1:]]
+
+
 def _softmax(graph: q.QuantGraph, op: q.Softmax, inputs: list[Int8Array]) -> Int64Array:
     return softmax(inputs[0], graph.tensor_of(op).scale)
 
@@ -227,6 +260,9 @@ KERNELS: dict[type[q.Op], Callable[..., Any]] = {
     q.Pad: _pad,
     q.Reshape: _reshape,
     q.Transpose: _transpose,
+    q.Slice: _slice,
+    q.Enlarge: _enlarge,
+    q.Constant: _constant,
     q.Softmax: _softmax,
     q.Island: _island,
 }

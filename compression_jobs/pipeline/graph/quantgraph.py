@@ -6,7 +6,7 @@ scale of input times weight. Scales are exact float32 values, so that every file
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -32,7 +32,7 @@ FloatArray = npt.NDArray[np.float64]
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]  # top, left, bottom, right
 
-MAX_AXES = 4  # of what is repeated or reordered
+MAX_AXES = 4  # of what is repeated or reordered; a batch of 1 in front of them moves nothing
 SOFTMAX_SCALE = 1.0 / 256.0  # the specification fixes scale and zero point of int8 softmax
 SOFTMAX_ZERO_POINT = -128
 # Scale and zero point that the specification fixes for the results of functions.
@@ -78,12 +78,28 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class State:
+    """A tensor kept from one run to the next: `first` in the first run, then what the run before left in `next`."""
+
+    name: str  # the tensor that a run reads; no operator makes it
+    next: str  # the tensor, made by an operator, whose bytes the next run reads
+    first: Int8Array
+
+
+@dataclass(frozen=True)
 class Op:
     """An operator: its inputs and its one output by tensor name."""
 
     name: str
     inputs: tuple[str, ...]
     output: str
+
+
+@dataclass(frozen=True)
+class Constant(Op):
+    """A tensor that is the same in each run; it reads nothing."""
+
+    values: Int8Array
 
 
 @dataclass(frozen=True)
@@ -123,14 +139,14 @@ class FullyConnected(Weighted):
 
 @dataclass(frozen=True)
 class Add(Op):
-    """Sum of two tensors of the same shape."""
+    """Sum of two tensors; sizes of 1 are repeated, as in NumPy."""
 
     activation: Activation
 
 
 @dataclass(frozen=True)
 class Sub(Op):
-    """First tensor minus the second, of the same shape."""
+    """First tensor minus the second; sizes of 1 are repeated, as in NumPy."""
 
     activation: Activation
 
@@ -202,6 +218,21 @@ class Transpose(Op):
 
 
 @dataclass(frozen=True)
+class Slice(Op):
+    """Of each axis the elements from `starts` on, `steps` apart, as many as the output has."""
+
+    starts: tuple[int, ...]
+    steps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Enlarge(Op):
+    """Each element several times in height and width: `factors`."""
+
+    factors: Pair
+
+
+@dataclass(frozen=True)
 class Softmax(Op):
     """Softmax over the last axis, to the scale the specification fixes."""
 
@@ -220,17 +251,18 @@ class Island(Op):
     reason: str
 
 
-SAME_SCALE = (Pool, Clamp, Pad, Reshape, Transpose, Concat)
+SAME_SCALE = (Pool, Clamp, Pad, Reshape, Transpose, Slice, Enlarge, Concat)
 
 
 @dataclass
 class QuantGraph:
-    """Operators in execution order over named tensors."""
+    """Operators in execution order over named tensors; `states` are all that one run leaves to the next."""
 
     tensors: dict[str, Tensor]
     ops: list[Op]
     inputs: list[str]
     outputs: list[str]
+    states: list[State] = field(default_factory=list)
 
     def tensor_of(self, op: Op, index: int = 0) -> Tensor:
         """The `index`-th input tensor of `op`."""
@@ -268,6 +300,11 @@ class QuantGraph:
         stored = sum(op.weights.values.size + op.weights.bias.size for op in self.weighted())
         return stored + sum(array.size for array in real if array.dtype == np.float32 and array.ndim)
 
+    @property
+    def state_bytes(self) -> int:
+        """What is kept from one run to the next."""
+        return sum(state.first.nbytes for state in self.states)
+
     def refuse_islands(self) -> None:
         """Raise Refused naming every operator that stays in real numbers, for formats that hold int8 alone."""
         islands = (op for op in self.ops if isinstance(op, Island))
@@ -278,7 +315,8 @@ class QuantGraph:
 
     def problems(self) -> list[str]:
         """Everything that would make runtimes disagree: unequal scales, accumulators out of range."""
-        return [problem for op in self.ops for problem in _problems_of(self, op)]
+        of_ops = [problem for op in self.ops for problem in _problems_of(self, op)]
+        return of_ops + [problem for state in self.states for problem in _state_problems(self, state)]
 
 
 def activation_bounds(tensor: Tensor, activation: Activation) -> Pair:
@@ -315,12 +353,22 @@ def _problems_of(graph: QuantGraph, op: Op) -> Iterator[str]:
         yield f"{op.name}: the scale of its result is too small for its inputs"
     if isinstance(op, Mul) and sources[0].scale * sources[1].scale >= target.scale * (1 << 13):
         yield f"{op.name}: the product's scale is too small for its inputs"
-    if isinstance(op, Mul | Transpose) and len(target.shape) > MAX_AXES:
-        yield f"{op.name}: its tensors have {len(target.shape)} dimensions, {MAX_AXES} are the most"
+    if isinstance(op, Add | Sub | Mul | Transpose | Slice) and len(target.shape) > MAX_AXES + 1:
+        yield f"{op.name}: its tensors have {len(target.shape)} dimensions, {MAX_AXES + 1} are the most"
     if isinstance(op, Mean) and _mean_overflows(sources[0], target):
         yield f"{op.name}: the scale of its result is too small for its input"
     if isinstance(op, LookUp):
         yield from _function_problems(op, sources[0], target)
+
+
+def _state_problems(graph: QuantGraph, state: State) -> Iterator[str]:
+    read, left = graph.tensors[state.name], graph.tensors[state.next]
+    if read.shape != left.shape or not read.same_scale(left):
+        yield f"{state.name}: what is assigned to it has another shape or scale than what is read"
+    if state.first.shape != read.shape:
+        yield f"{state.name}: its first value has shape {list(state.first.shape)}, not {list(read.shape)}"
+    if not any(op.output == state.next and not isinstance(op, Reshape) for op in graph.ops):
+        yield f"{state.name}: no operator makes what it keeps"
 
 
 def _mean_overflows(source: Tensor, target: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,15 @@ class PoisonedError(Exception):
     """What the operator reads was refused already."""
 
 
+@dataclass
+class Variables:
+    """The variables of the file: which tensors stand for them, what was read from and assigned to each so far."""
+
+    handles: dict[int, str] = field(default_factory=dict)
+    read: dict[str, q.Tensor] = field(default_factory=dict)
+    assigned: dict[str, q.Tensor] = field(default_factory=dict)
+
+
 class Importer:
     """The growing QuantGraph beside the file that it is made from."""
 
@@ -39,6 +49,7 @@ class Importer:
         self.readers = Counter(index for node in nodes for index in node.inputs if index >= 0)
         self.readers.update(model.outputs)
         self.pads: dict[int, tuple[int, q.Padding, int]] = {}  # result of a pad not written yet -> where from
+        self.variables = Variables()
         self.broken: set[int] = set()  # results of operators that were refused
         self._edges: set[str] = set()  # labels of quantize and dequantize at the edges
         self._outer: dict[int, int] = {}  # output of the file -> the int8 tensor that it comes from
@@ -76,13 +87,19 @@ class Importer:
             inner = self._outer.get(index, index)
             if inner in self.pads:
                 self.tensor(inner)
-            if self.names[inner] in self.graph.tensors:
-                self.graph.outputs.append(self.names[inner])
+            name = self.names[inner]
+            if name in self.graph.outputs or name in self.graph.inputs or name in self._states():
+                problems.append(f"output {name} is an input, a variable or another output, too")
+            elif name in self.graph.tensors:
+                self.graph.outputs.append(name)
             elif inner not in self.broken:
                 problems.append(
                     f"output {self.names[index]} is {self.model.tensors[index].dtype} and not int8"
                 )
         return problems
+
+    def _states(self) -> set[str]:
+        return {tensor.name for tensor in self.variables.read.values()}
 
     def _inner_of_input(self, index: int) -> int | None:
         if self.model.tensors[index].dtype == "int8":
@@ -170,6 +187,18 @@ class Importer:
     def add(self, op: q.Op) -> None:
         """Append an operator."""
         self.graph.ops.append(op)
+
+    def constant(self, node: Node, position: int, rank: int) -> q.Tensor:
+        """A constant that an operator reads as if it were an activation, with sizes of 1 in front up to `rank`."""
+        stored = self.stored(node, position)
+        if stored is None or stored.values is None:
+            raise UnsupportedError(f"its input {position} is no constant")
+        shape = (1,) * (rank - len(stored.shape)) + stored.shape
+        name = f"{node.label}/constant {position}"
+        tensor = q.Tensor(name, shape, *_scale_of(replace(stored, shape=shape)))
+        self.graph.tensors[name] = tensor
+        self.add(q.Constant(name, (), name, stored.values.reshape(shape)))
+        return tensor
 
     def numbers(self, node: Node, position: int) -> list[int]:
         """A constant of whole numbers."""

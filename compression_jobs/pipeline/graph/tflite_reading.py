@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
-from compression_jobs.pipeline.errors import Refused
+from compression_jobs.pipeline.errors import Refused, refuse_all
 from compression_jobs.pipeline.graph import facts_tflite as facts
 from compression_jobs.pipeline.graph.graph import FREE
 from compression_jobs.pipeline.graph.limits import MAX_MODEL_BYTES
@@ -43,16 +43,24 @@ class Node:
     outputs: list[int]
     options: Any
 
+    @property
+    def variable(self) -> str:
+        """What a VAR_HANDLE calls its variable."""
+        names = (self.options.Container(), self.options.SharedName())
+        return "/".join(name.decode("utf-8", "replace")[:200] for name in names if name)
+
 
 @dataclass(frozen=True)
 class TfliteModel:
-    """The first subgraph of a file, and how many there are."""
+    """The first subgraph of a file, how many there are, and the constants that others give to variables once."""
 
     tensors: list[Stored]
     nodes: list[Node]
     inputs: list[int]
     outputs: list[int]
     subgraphs: int
+    starts: dict[str, Stored]
+    called: set[int]  # subgraphs that only give variables their first values
 
 
 def read(content: bytes) -> TfliteModel:
@@ -71,9 +79,21 @@ def _read(content: bytes) -> TfliteModel:
     model = schema.Model.GetRootAs(content, 0)
     if not 1 <= model.SubgraphsLength() <= facts.MAX_SUBGRAPHS:
         raise Refused(facts.DAMAGED + f": it has {model.SubgraphsLength()} subgraphs")
-    graph = model.Subgraphs(0)
+    stored, nodes, (inputs, outputs) = _subgraph(model, 0)
+    called = {node.options.InitSubgraphIndex() for node in nodes if node.kind == "CALL_ONCE"}
+    starts: dict[str, Stored] = {}
+    for index in sorted(called):
+        if not 1 <= index < model.SubgraphsLength():
+            raise Refused(f"CALL_ONCE calls subgraph {index}, of {model.SubgraphsLength()}")
+        _add_starts(starts, *_subgraph(model, index)[:2])
+    return TfliteModel(stored, nodes, inputs, outputs, model.SubgraphsLength(), starts, called)
+
+
+def _subgraph(model: Any, index: int) -> tuple[list[Stored], list[Node], list[list[int]]]:
+    """Tensors, operators, and inputs and outputs of a subgraph."""
+    graph = model.Subgraphs(index)
     known = facts.tensors(model, graph)
-    stored = [_stored(model, graph.Tensors(index), each) for index, each in enumerate(known)]
+    stored = [_stored(model, graph.Tensors(place), each) for place, each in enumerate(known)]
     nodes = [
         _node(graph.Operators(position), position, each)
         for position, each in enumerate(facts.operators(model, graph))
@@ -83,8 +103,27 @@ def _read(content: bytes) -> TfliteModel:
         for length, at in ((graph.InputsLength(), graph.Inputs), (graph.OutputsLength(), graph.Outputs))
     ]
     _refuse_dangling(len(stored), nodes, ends)
-    inputs, outputs = ends
-    return TfliteModel(stored, nodes, inputs, outputs, model.SubgraphsLength())
+    return stored, nodes, ends
+
+
+def _add_starts(starts: dict[str, Stored], stored: list[Stored], nodes: list[Node]) -> None:
+    """The constants that a subgraph assigns to variables; raises Refused for anything else that it does."""
+    handles: dict[int, str] = {}
+    problems = []
+    for node in nodes:
+        if node.kind == "VAR_HANDLE" and len(node.outputs) == 1:
+            handles[node.outputs[0]] = node.variable
+        elif node.kind != "ASSIGN_VARIABLE" or len(node.inputs) != 2 or node.inputs[0] not in handles:
+            problems.append(
+                f"{node.label}: a subgraph that is called once may only give constants to variables"
+            )
+        elif handles[node.inputs[0]] in starts:
+            problems.append(f"{node.label}: variable {handles[node.inputs[0]]} is given two first values")
+        elif stored[node.inputs[1]].values is None:
+            problems.append(f"{node.label}: the first value of {handles[node.inputs[0]]} is no constant")
+        else:
+            starts[handles[node.inputs[0]]] = stored[node.inputs[1]]
+    refuse_all(problems, "convert the model with variables that start as constants")
 
 
 def _refuse_dangling(count: int, nodes: list[Node], ends: list[list[int]]) -> None:

@@ -14,6 +14,7 @@ from compression_jobs.pipeline.dataset import Dataset
 from compression_jobs.pipeline.graph.blocks import residual_blocks
 from compression_jobs.pipeline.graph.channel_effects import rounded_answers, without_half
 from compression_jobs.pipeline.graph.channels import spaces_of
+from compression_jobs.pipeline.graph.feature_scales import on_even_features
 from compression_jobs.pipeline.graph.ingest import canonicalise
 from compression_jobs.pipeline.graph.net import Net
 from compression_jobs.pipeline.graph.torch_import import import_net
@@ -35,8 +36,9 @@ def layer_effects(model: Path, dataset: Path) -> dict[str, Any]:
     """
     seeded(0)
     data = Dataset.load(dataset)
-    calibration = data.rows("calibration")[0]
-    net = import_net(canonicalise(model, calibration[:SAMPLE_ROWS]), calibration)
+    graph = canonicalise(model, data.rows("calibration")[0][:SAMPLE_ROWS])
+    graph, data, _ = on_even_features(graph, data)
+    net = import_net(graph, data.rows("calibration")[0])
     x, y = (each[:MOST_ROWS] for each in data.rows("validation"))
     judge, rows = Judge(data.task, x, y), torch.from_numpy(np.ascontiguousarray(x))
     before = _answers(net, rows)

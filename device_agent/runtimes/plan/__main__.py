@@ -1,6 +1,6 @@
 """`python -m device_agent.runtimes.plan MODEL.plan INPUT.bin OUTPUT.bin`: run a plan over a file of raw int8 tensors.
 
-Any number of inputs, one after the other. CPython runs the NumPy twin, MicroPython the kernels; the bytes are equal.
+Any number of inputs, one after the other; what a streaming plan keeps goes on from one to the next. CPython runs the NumPy twin, MicroPython the kernels; the bytes are equal.
 """
 
 import sys

@@ -82,6 +82,11 @@ class Plan:
         self.arena_bytes = 0
         gc.collect()
 
+    def reset(self) -> None:
+        """Forget what earlier runs have left."""
+        for i in range(self.arena_bytes):
+            self._arena[i] = 0
+
     def run(self, inputs, outputs) -> None:  # type: ignore[no-untyped-def]
         """Raw int8 tensors in, raw int8 tensors out: one buffer each, or a list of them where there are several."""
         kernels, arena = self._kernels, self._arena

@@ -1,6 +1,6 @@
 """The plan file: a quantised graph laid out for a board, written by the server and read by both interpreters.
 
-    magic "TFPL" | version u16 | operators u16 | arena u32 | weights offset u32 | weights u32 | inputs u16 | outputs u16
+    magic "TFPL" | version u16: 2 if it keeps a state, else 1 | operators u16 | arena u32 | weights offset u32 | weights u32 | inputs u16 | outputs u16
     then each input and output:  arena offset u32 | bytes u32 | zero point + 128 u32 | scale f32
     then each operator:          kind u16 | words u16 | the words, u32 each (their names: `words.py`)
     then, aligned to 16 bytes, the weights
@@ -8,6 +8,9 @@
 Everything is little-endian. Activations lie in the arena as *unsigned* bytes, the int8 value plus 128, and so do
 weights and zero points: kernels then never sign-extend, and every word is a non-negative number below 2^31 (a 32-bit
 load on a 64-bit port does not sign-extend either). All arithmetic is TensorFlow Lite's.
+
+A plan that keeps a state has operators that read what the run before left in the arena: the arena is zeros after loading
+and after a reset, and a run leaves it as it is. Nothing else says where a state lies.
 
 Kernels are machine code without bounds: what `read` lets through cannot make them leave the arena or the weights.
 """
@@ -18,7 +21,7 @@ from array import array
 from device_agent.runtimes.plan.kinds import PlanError
 
 MAGIC = b"TFPL"
-VERSION = 1
+VERSION = 2
 HEADER = "<4sHHIIIHH"
 HEADER_BYTES = 24
 EDGE = "<IIIf"
@@ -52,7 +55,7 @@ def read(file) -> tuple:  # type: ignore[no-untyped-def, type-arg]
     if len(head) < HEADER_BYTES or head[:4] != MAGIC:
         raise PlanError("this is no plan: it does not start with TFPL")
     _, version, count, arena, start, weights, inputs, outputs = struct.unpack(HEADER, head)
-    if version != VERSION:
+    if not 0 < version <= VERSION:
         raise PlanError("the plan has version %d, this interpreter knows %d" % (version, VERSION))
     if start + weights != size:
         raise PlanError("the plan has %d bytes, its header says %d" % (size, start + weights))

@@ -19,6 +19,7 @@ class PlanRuntime(ports.Runtime):
     def __init__(self) -> None:
         self._plan = Plan()
         self._inputs = self._outputs = []  # type: ignore[var-annotated]
+        self._evens: "tuple | None" = None  # type: ignore[type-arg]
 
     def fresh(self) -> "PlanRuntime":
         """Another empty runtime of this kind."""
@@ -31,6 +32,7 @@ class PlanRuntime(ports.Runtime):
         try:
             _check_signature(self._plan.inputs, signature.get("inputs"), "input")
             _check_signature(self._plan.outputs, signature.get("outputs"), "output")
+            self._evens = _normalisation(signature.get("normalisation"), signature.get("inputs"))
         except ValueError:
             self.unload()
             raise
@@ -42,6 +44,10 @@ class PlanRuntime(ports.Runtime):
         self._plan.unload()
         self._inputs = self._outputs = []
 
+    def reset(self) -> None:
+        """Forget what earlier runs have left."""
+        self._plan.reset()
+
     def run(self, x: object) -> list:  # type: ignore[type-arg]
         """Flat real numbers of each output; int8 bytes are taken as they are, numbers are quantised."""
         parts = [x] if len(self._inputs) == 1 else x
@@ -50,7 +56,7 @@ class PlanRuntime(ports.Runtime):
                 "the model takes %d inputs: give a list with one entry each" % len(self._inputs)
             )
         for i in range(len(parts)):
-            _fill(self._inputs[i], parts[i], self._plan.inputs[i])
+            _fill(self._inputs[i], parts[i], self._plan.inputs[i], self._evens)
         self._plan.run(self._inputs, self._outputs)
         return [_numbers(self._outputs[i], self._plan.outputs[i]) for i in range(len(self._outputs))]
 
@@ -60,7 +66,7 @@ class PlanRuntime(ports.Runtime):
         return list(self._outputs)
 
 
-def _fill(buffer: bytearray, x: object, edge: tuple) -> None:  # type: ignore[type-arg]
+def _fill(buffer: bytearray, x: object, edge: tuple, evens: "tuple | None") -> None:  # type: ignore[type-arg]
     """Write one input into its buffer: raw bytes, or (nested) numbers quantised, halves away from zero."""
     if isinstance(x, (bytes, bytearray, memoryview)):
         if len(x) != len(buffer):
@@ -71,20 +77,27 @@ def _fill(buffer: bytearray, x: object, edge: tuple) -> None:  # type: ignore[ty
         return
     if hasattr(x, "tolist"):  # a NumPy array
         x = x.tolist()
-    end = _quantise(buffer, 0, x, edge[3], edge[2] - 128)
+    end = _quantise(buffer, 0, x, edge[3], edge[2] - 128, evens)
     if end != len(buffer):
         raise ports.InputError("the input has %d numbers, the model takes %d" % (end, len(buffer)))
 
 
-def _quantise(buffer: bytearray, at: int, x: object, scale: float, zero_point: int) -> int:
+def _quantise(
+    buffer: bytearray,
+    at: int,
+    x: object,
+    scale: float,
+    zero_point: int,
+    evens: "tuple | None",  # type: ignore[type-arg]
+) -> int:
     """Quantise a number or a list into the buffer from `at` on and return where it ends."""
     if isinstance(x, (list, tuple)):
         for part in x:
-            at = _quantise(buffer, at, part, scale, zero_point)
+            at = _quantise(buffer, at, part, scale, zero_point, evens)
         return at
     if not isinstance(x, (int, float)):
         raise ports.InputError("the input is no array of numbers")
-    step = x / scale
+    step = _evened(x, at, evens) / scale
     if not -1e9 < step < 1e9:  # so neither NaN nor infinity
         if step != step or step in (float("inf"), -float("inf")):
             raise ports.InputError("the input holds NaN or infinity, which an int8 input cannot take")
@@ -95,9 +108,37 @@ def _quantise(buffer: bytearray, at: int, x: object, scale: float, zero_point: i
     return at + 1
 
 
+def _evened(x: float, at: int, evens: "tuple | None") -> float:  # type: ignore[type-arg]
+    """A number at a place of the input as the model was made for it."""
+    if evens is None:
+        return x
+    mean, std, places = evens
+    feature = at // places % len(mean)
+    return float((x - mean[feature]) / std[feature])
+
+
 def _numbers(buffer: bytearray, edge: tuple) -> "list[float]":  # type: ignore[type-arg]
     zero = edge[2]
     return [((value ^ 128) - zero) * edge[3] for value in buffer]
+
+
+def _normalisation(told: "dict | None", specs: "list | None") -> "tuple | None":  # type: ignore[type-arg]
+    """(mean, std, values in a row that share them) of each feature; raises ValueError when that is not what is told."""
+    if told is None:
+        return None
+    try:
+        mean, std, shape = told["mean"], told["std"], specs[0]["shape"]  # type: ignore[index]
+        axis, places = told.get("axis", 1), 1
+        for size in shape[axis + 1 :]:
+            places *= size
+        if len(specs) != 1 or not 0 < len(mean) == len(std) == shape[axis]:  # type: ignore[arg-type]
+            raise ValueError
+        for i in range(len(mean)):
+            if not -1e38 < mean[i] / std[i] < 1e38:
+                raise ValueError
+    except (ArithmeticError, KeyError, LookupError, TypeError, ValueError):
+        raise ValueError("the signature's normalisation does not fit the model's input") from None
+    return mean, std, places
 
 
 def _check_signature(edges: list, specs: object, what: str) -> None:  # type: ignore[type-arg]

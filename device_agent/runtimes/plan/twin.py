@@ -1,4 +1,7 @@
-"""Runs plans on CPython: the same file, the same bytes as the kernels give, on many rows at once with NumPy."""
+"""Runs plans on CPython: the same file, the same bytes as the kernels give, on many rows at once with NumPy.
+
+A plan that keeps a state runs row after row in one arena, as on a board.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +10,7 @@ import numpy as np
 
 from device_agent.runtimes.plan import kinds, layout
 from device_agent.runtimes.plan.interpreter import TILE_BYTES
-from device_agent.runtimes.plan.words import WORDS
+from device_agent.runtimes.plan.words import WITHOUT_STATE, WORDS
 
 Array = np.ndarray[Any, Any]
 Words = dict[str, int]
@@ -24,6 +27,7 @@ class Plan:
     inputs: list[Any]
     outputs: list[Any]
     arena_bytes: int
+    keeps_state: bool
     _operators: list[tuple[int, Words]]
 
     def __init__(self) -> None:
@@ -35,17 +39,25 @@ class Plan:
         with open(path, "rb") as file:
             self.arena_bytes, start, size, inputs, outputs, operators = layout.read(file)
             self.inputs, self.outputs = inputs, outputs
+            file.seek(len(layout.MAGIC))
+            self.keeps_state = file.read(2) != WITHOUT_STATE.to_bytes(2, "little")
             file.seek(start)
             self._weights = np.frombuffer(file.read(size), np.uint8)
         self._operators = [
             (kind, dict(zip(WORDS[kind], map(int, words), strict=True))) for kind, words in operators
         ]
-        self._together = max(1, BATCH_NUMBERS // max([_numbers(*op) for op in self._operators], default=1))
+        numbers = max([_numbers(*op) for op in self._operators], default=1)
+        self._together = 1 if self.keeps_state else max(1, BATCH_NUMBERS // numbers)
+        self.reset()
 
     def unload(self) -> None:
         """Free the plan; harmless when nothing is loaded."""
         self.inputs, self.outputs, self._operators = [], [], []
-        self.arena_bytes = 0
+        self.arena_bytes, self.keeps_state = 0, False
+
+    def reset(self) -> None:
+        """Forget what earlier runs have left."""
+        self._arena = np.zeros((1, self.arena_bytes), np.uint8)
 
     @property
     def heap_bytes(self) -> int:
@@ -57,7 +69,7 @@ class Plan:
         return self.arena_bytes + tile + operators + buffers + LOADED_BYTES
 
     def run_rows(self, inputs: list[Array]) -> list[Array]:
-        """Raw outputs for raw inputs, (rows, bytes) of int8 each."""
+        """Raw outputs for raw inputs, (rows, bytes) of int8 each; runs one after the other."""
         rows = len(inputs[0])
         parts = [
             self._run([part[at : at + self._together] for part in inputs])
@@ -78,7 +90,9 @@ class Plan:
             memoryview(buffer).cast("B")[:] = answer.tobytes()
 
     def _run(self, inputs: list[Array]) -> list[Array]:
-        arena = np.zeros((len(inputs[0]), self.arena_bytes), np.uint8)
+        arena = self._arena
+        if not self.keeps_state:
+            arena = np.zeros((len(inputs[0]), self.arena_bytes), np.uint8)
         for (offset, size, *_), data in zip(self.inputs, inputs, strict=True):
             arena[:, offset : offset + size] = data.view(np.uint8) ^ 128
         for kind, words in self._operators:

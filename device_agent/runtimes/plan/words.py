@@ -2,6 +2,8 @@
 
 from device_agent.runtimes.plan import kinds
 
+# The version of plans that keep nothing from one run to the next: interpreters of any age read them.
+WITHOUT_STATE = 1
 # Tensors are moved along up to four axes.
 AXES = 4
 _WINDOW = (

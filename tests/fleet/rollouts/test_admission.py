@@ -15,7 +15,7 @@ from fleet.rollouts.admission import Spent, Waiting, admit, rate_now
 from fleet.rollouts.conditions import Rate, Window
 from fleet.rollouts.models import Delivery, Rollout
 from fleet.rollouts.strategy import Strategy, read
-from tests.factories import ArtifactFactory, VersionFactory
+from tests.factories import ArtifactFactory
 from tests.fleet.rollouts.world import World
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -128,6 +128,31 @@ def test_nobody_is_asked_outside_the_window() -> None:
 
 
 @pytest.mark.django_db
+def test_who_was_away_in_the_window_begins_in_a_later_one() -> None:
+    """What it finds when it returns at noon has expired, and is signed again when the window opens."""
+    world = World(1)
+    window = {"cron": "0 2 * * *", "minutes": 60}
+    world.now = datetime(2026, 11, 22, 2, 5, tzinfo=UTC)
+    rollout = world.create(waves=["100%"], window=window, delivery_timeout_s=7 * 24 * 3600)
+    device, closes = world.devices["pi-0"], datetime(2026, 11, 22, 3, tzinfo=UTC)
+    first = device.desired()
+    assert first["expires_at"] == closes.timestamp()
+    world.tick(20, hours=1)
+    device.hello(world.now)
+    world.tick(2)
+    assert device.desired() == first
+    world.now = datetime(2026, 11, 23, 2, 1, tzinfo=UTC)
+    world.tick()
+    assert device.desired()["expires_at"] == (closes + timedelta(days=1)).timestamp()
+    assert device.desired()["delivery"] == first["delivery"]
+    services.roll_back(world.user, world.fresh(rollout), now=world.now)
+    world.tick(1, hours=3)
+    assert device.desired()["expires_at"] == (world.now + timedelta(days=1)).timestamp(), (
+        "not so the way back"
+    )
+
+
+@pytest.mark.django_db
 def test_the_tick_keeps_to_the_rate() -> None:
     """One a minute at first."""
     world = World(4)
@@ -137,6 +162,19 @@ def test_the_tick_keeps_to_the_rate() -> None:
     world.succeed(world.offered())
     world.tick(2)
     assert going(rollout) == 3, "one succeeded, so three a minute, one of them gone already"
+
+
+@pytest.mark.django_db
+def test_who_failed_and_waits_counts_for_the_rate() -> None:
+    """Or a version that fails at once would go to everybody in the first minute."""
+    world = World(4)
+    world.create(waves=["100%"], rate={"per_minute": 1}, retry={"attempts": 2, "first_wait_s": 600})
+    world.tick()
+    world.offered()[0].status("failed", world.now)
+    world.tick(20)
+    assert not world.offered()
+    world.tick(1, seconds=60)
+    assert len(world.offered()) == 1
 
 
 @pytest.mark.django_db
@@ -155,6 +193,27 @@ def test_the_tick_keeps_to_the_budget_of_a_site_across_rollouts() -> None:
     assert going(rollout) == 2
     world.tick(1, hours=25)
     assert going(rollout) == 3
+
+
+@pytest.mark.django_db
+def test_bytes_count_from_when_the_device_fetched_them() -> None:
+    """It was away for two days, fetched the version, and failed: no second time on that day."""
+    world = World(1)
+    budget = offers.bytes_to_install(world.v2)
+    world.create(
+        waves=["100%"],
+        budgets={"device_bytes_per_day": budget},
+        retry={"attempts": 2, "first_wait_s": 1},
+        delivery_timeout_s=1_000_000,
+    )
+    world.tick(1, days=2)
+    device = world.offered()[0]
+    for state in ("downloading", "verifying", "failed"):
+        device.status(state, world.now)
+    world.tick(2, hours=11)
+    assert not world.offered()
+    world.tick(1, hours=3)
+    assert world.offered()
 
 
 @pytest.mark.django_db
@@ -213,21 +272,6 @@ def test_a_step_that_takes_too_long_ends() -> None:
 
 
 @pytest.mark.django_db
-def test_devices_that_join_the_group_are_asked_in_the_last_wave() -> None:
-    """Looked for once a minute, while the rollout runs."""
-    world = World(2)
-    rollout = world.create(waves=[1, "100%"])
-    world.devices["pi-9"] = world._device("pi-9")
-    world.tick(2, seconds=61)
-    joined = rollout.deliveries.get(device__name="pi-9")
-    assert (joined.wave is not None and joined.wave.number, joined.position) == (2, 3)
-    other = world.create(version=world.v2.version, waves=["100%"], who={"late_joiners": "ignore"}, priority=5)
-    world.devices["pi-10"] = world._device("pi-10")
-    world.tick(2, seconds=61)
-    assert not other.deliveries.filter(device__name="pi-10").exists()
-
-
-@pytest.mark.django_db
 def test_a_higher_priority_supersedes_what_waits_and_what_is_at_work() -> None:
     """Never two at once on a device."""
     world = World(2)
@@ -238,6 +282,24 @@ def test_a_higher_priority_supersedes_what_waits_and_what_is_at_work() -> None:
     assert f"rollout {second.pk} has a higher priority" in set(
         first.deliveries.values_list("reason", flat=True)
     )
+
+
+@pytest.mark.django_db
+def test_a_rollout_that_lost_a_device_does_not_try_it_again() -> None:
+    """The first one's delivery failed and waits for its next try when the second one reaches the device."""
+    world = World(2)
+    first = world.create(waves=["100%"], retry={"attempts": 2, "first_wait_s": 60})
+    second = world.create(waves=[1, "100%"], priority=3)
+    later = second.deliveries.get(state="pending").device.name
+    world.devices[later].status("failed", world.now, reason="no room")
+    world.tick(2)
+    assert first.deliveries.get(device__name=later).state == "pending"
+    world.succeed([device for device in world.devices.values() if device.name != later])
+    world.tick(2)
+    assert second.deliveries.get(device__name=later).state == "offered"
+    world.tick(2, seconds=61)
+    assert first.deliveries.get(device__name=later).state == "superseded"
+    assert second.deliveries.get(device__name=later).state == "offered"
 
 
 @pytest.mark.django_db
@@ -285,20 +347,3 @@ def test_what_failed_is_tried_again_after_a_wait_and_then_ends() -> None:
     world.offered()[0].status("failed", world.now, reason="no room")
     world.tick(3)
     assert (rollout.deliveries.get().state, world.fresh(rollout).state) == ("failed", "held")
-
-
-@pytest.mark.django_db
-def test_a_version_to_pass_through_is_installed_on_the_way() -> None:
-    """From 1 by 2 to 3, on one delivery."""
-    world = World(1)
-    v3 = ArtifactFactory(version=VersionFactory(model=world.v1.version.model))
-    rollout = world.create(
-        version=v3.version, waves=["100%"], who={"must_pass_through": [world.v2.version.number]}
-    )
-    assert rollout.deliveries.get().artifact == world.v2
-    world.succeed(world.offered())
-    world.tick(2)
-    assert rollout.deliveries.get().artifact == v3
-    world.succeed(world.offered())
-    world.tick(4)
-    assert world.fresh(rollout).state == "succeeded"

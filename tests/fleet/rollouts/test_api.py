@@ -31,6 +31,11 @@ def test_from_dry_run_to_abort() -> None:
     plan = post("/plan", order).json()
     assert [len(wave) for wave in plan["waves"]] == [1, 2]
     assert "cannot show" in plan["evidence"]
+    waits = {**order, "strategy": {"waves": [1], "approve_waves": True}, "answer_hours": 10, "flaky": 0.1}
+    played = post("/simulate", {**waits, "season": {"latency": 0.1}, "confidence": 0.2}).json()
+    assert played["hours"]["q50"] > 1
+    assert "10.0% of tries fail for a reason that passes; there are 1 in all." in played["assumed"]
+    assert post("/simulate", {**order, "season": {"mood": 0.1}}).status_code == 422
     made = post("", order)
     assert made.status_code == 201, made.content
     rollout = made.json()
@@ -58,3 +63,12 @@ def test_viewers_watch_and_unknown_things_are_named() -> None:
     lost = viewer.post("/api/v1/rollouts/plan", {**order, "version": 9}, content_type="application/json")
     assert (lost.status_code, lost.json()["error"]) == (404, "not_found")
     assert viewer.get("/api/v1/rollouts/999").status_code == 404
+    operator = api_client(Role.OPERATOR)
+    made = operator.post("/api/v1/rollouts", order, content_type="application/json").json()
+
+    def post(verb: str, **body: Any) -> Any:
+        return operator.post(f"/api/v1/rollouts/{made['id']}/{verb}", body, content_type="application/json")
+
+    assert post("clone", version=0).status_code == 404
+    far = post("schedule", start_at="9999-12-31T23:59:59-12:00")
+    assert (far.status_code, far.json()["detail"]) == (422, "9999-12-31 is more than a hundred years ahead")

@@ -1,8 +1,10 @@
 """Whole rollouts, driven by ticks and by devices played by hand."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from django.db import connection
 
 from device_agent.core import ed25519, protocol
 from fleet.accounts.roles import Role
@@ -328,3 +330,28 @@ def test_a_part_does_not_wait_for_a_device_that_is_away() -> None:
     world.succeed([first])
     world.tick(3)
     assert len(world.offered()) == 2
+
+
+def test_a_failure_in_the_middle_of_a_tick_is_tried_again_and_not_soaked(world: World) -> None:
+    """The last device of a wave reports it after the tick looked for tries to make, and before it looks at the wave."""
+    rollout = world.create(waves=["100%"], retry={"attempts": 2, "first_wait_s": 5})
+    late, *others = world.offered()
+    world.succeed(others)
+    heard: list[str] = []
+
+    def report(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.startswith("SELECT") and 'FROM "rollouts_wave"' in sql and not heard:
+            heard.append(sql)
+            late.status("failed", world.now, reason="storage: disk full")
+        return execute(sql, *rest)
+
+    with connection.execute_wrapper(report):
+        world.tick()
+    delivery = rollout.deliveries.get(device=late.row)
+    assert heard
+    assert (delivery.state, delivery.tries) == ("pending", 1)
+    assert rollout.waves.get().state == "running"
+    world.tick(6)
+    world.succeed([late])
+    world.tick(4)
+    assert world.fresh(rollout).reason == f"6 of 6 devices run {world.v2.version}"

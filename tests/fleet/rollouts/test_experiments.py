@@ -8,7 +8,7 @@ from django.test import Client
 from django.utils import timezone
 
 from fleet.errors import Conflict, Refused
-from fleet.rollouts import experiments
+from fleet.rollouts import experiments, terms
 from fleet.rollouts.models import Experiment, Pair, Rollout
 from tests.factories import ArtifactFactory, VersionFactory
 from tests.fleet.rollouts.test_evidence import report
@@ -146,6 +146,8 @@ def test_what_a_half_cannot_do_is_refused_in_words() -> None:
         )
         with pytest.raises(Refused, match=words):
             experiments.preview(world.user, order)
+    with pytest.raises(Refused, match="alpha"):
+        terms.read({"alpha": 1e-300})  # asks for more pairs than there are numbers
     with pytest.raises(Refused, match="cannot be compared"):
         experiments.order_of(version_a=world.v1.version, version_b=world.v1.version, group=world.group)
 

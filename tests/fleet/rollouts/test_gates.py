@@ -53,6 +53,16 @@ def test_decisions(evidence: Evidence, decision: str) -> None:
     assert verdict.sentence
 
 
+@pytest.mark.parametrize(("second", "decision"), [("w", "hold"), ("ww", "roll_back")])
+def test_one_device_alone_that_went_back_asks_a_person_where_another_kept_it(
+    second: str, decision: str
+) -> None:
+    """A wave of one is no more than that device."""
+    outcomes = [*seen("k").outcomes, *seen(second, wave=2).outcomes]
+    verdict = evaluate(Evidence(outcomes, 2, True, 4, True), LIMITS)
+    assert (verdict.decision, "by its own verdict" in verdict.sentence) == (decision, second == "w")
+
+
 def test_sentences_say_what_is_not_excluded() -> None:
     """The words of the design."""
     assert "0 of 6 failed; up to 39% not excluded" in evaluate(seen("k" * 6), LIMITS).sentence

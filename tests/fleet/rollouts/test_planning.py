@@ -1,5 +1,7 @@
 """Plans: everybody is in a wave or has a reason, and waves have the sizes that were asked for."""
 
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -122,6 +124,18 @@ def test_a_share_and_a_hold_back_keep_the_proportions_of_targets_and_sites() -> 
         "held back: it stays on what it runs, for comparison",
     }
     assert [left.device for left in made.left_out if left.reason.startswith("held")] == made.held_back
+
+
+def test_a_target_on_many_small_sites_is_held_back_as_often_as_one_on_a_large_site() -> None:
+    """A tenth of each target, and no site is spared, or chosen, whatever the seed."""
+    names = [f"shop-{n:02}" for n in range(50)]
+    shops = [each for name in names for each in named(name, site=name)]
+    devices = shops + named(*(f"hall-{n}" for n in range(50)), target="pi-5", site="hall")
+    strategy = Strategy.model_validate({"who": {"hold_back": "10%"}})
+    held = [plan(devices, OFFERS, strategy, str(seed)).held_back for seed in range(200)]
+    assert all(sum(name.startswith("shop") for name in each) == 5 for each in held)
+    times = Counter(name for each in held for name in each)
+    assert all(4 < times[device.device] < 45 for device in devices)
 
 
 def test_somebody_always_takes_part() -> None:

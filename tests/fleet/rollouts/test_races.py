@@ -1,12 +1,14 @@
 """Operators who press at once and several schedulers, on a real PostgreSQL: one wins, the work is done once."""
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from fleet.errors import Conflict
-from fleet.rollouts import engine, experiments, observing, recalls, services
+from fleet.rollouts import deliveries, engine, experiments, observing, preparation, recalls, services
 from fleet.rollouts.models import Decision, Delivery, Intent, Rollout
 from fleet.rollouts.parts import Part
 from tests.factories import UserFactory
@@ -36,6 +38,38 @@ def test_four_schedulers_take_a_rollout_through_doing_everything_once(together: 
     assert decided(rollout) == {"start": 2, "proceed": 2, "succeed": 1}
     assert Delivery.objects.count() == Intent.objects.count() == 8
     assert set(Intent.objects.values_list("sequence", flat=True)) == {4}
+
+
+def test_four_schedulers_write_a_plan_once_while_it_is_aborted(
+    together: Together, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of two devices: each is written once; after an abort in between none is, and nobody is asked."""
+    monkeypatch.setattr(preparation, "WRITTEN_AT_ONCE", 2)
+    monkeypatch.setattr(deliveries, "MOST_A_TICK", 2)
+    world = World(size=8)
+    order: dict[str, Any] = {"version": world.v2.version, "group": world.group, "rules": RULES}
+    for abort_at in (9, 3):
+        rollout = services.create(world.user, **order)
+        services.start(world.user, rollout)
+        pk = rollout.pk
+        for turn in range(5):
+            world.tick()
+            now = world.now
+            verbs: list[Callable[[], Any]] = [partial(engine.tick, now)] * 4
+            if turn == abort_at:
+                verbs.append(partial(services.abort, world.user, services.rollout_by_id(pk), "keep", now=now))
+            errors = together(*verbs)
+            assert not [error for error in errors if isinstance(error, Exception)], errors
+        rollout = services.rollout_by_id(rollout.pk)
+        assert not rollout.unwritten.exists()
+        if abort_at == 9:
+            positions = rollout.deliveries.order_by("position").values_list("position", flat=True)
+            assert list(positions) == list(range(1, 9))
+            services.abort(world.user, rollout, "keep", now=world.now)
+            world.tick(9)
+        else:
+            assert rollout.state == "aborted"
+        assert not rollout.deliveries.exclude(state__in=Delivery.ENDS).filter(kind="install").exists()
 
 
 def test_the_same_verb_at_once_is_done_once_and_nobody_is_refused(together: Together) -> None:

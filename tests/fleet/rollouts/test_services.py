@@ -23,11 +23,21 @@ def world() -> World:
 
 
 @pytest.mark.parametrize(
-    "strategy", [{"waves": []}, {"waves": ["101%"]}, {"waves": [0]}, {"p1": 0.01}, {"no": 1}]
+    "strategy",
+    [
+        {"waves": []},
+        {"waves": ["101%"]},
+        {"waves": [0]},
+        {"waves": [10**300]},
+        {"p1": 0.01},
+        {"no": 1},
+        {"trial": {"deadline_us": 10**3000}},  # no manifest could carry it
+        {"alpha": 1e-300},
+    ],
 )
 def test_strategies_that_make_no_sense_are_refused(world: World, strategy: dict[str, Any]) -> None:
     """With the field in the sentence."""
-    with pytest.raises(Refused, match=r"waves|p1|no"):
+    with pytest.raises(Refused, match=r"waves|p1|no|deadline|alpha"):
         services.preview(world.user, version=world.v2.version, group=world.group, rules=strategy)
 
 
@@ -47,7 +57,8 @@ def test_refusals_name_the_reason(world: World) -> None:
     tiny = GroupFactory(slug="tiny")
     hand_device("mcu", NOW, groups=[tiny], target=TargetFactory(slug="stm32f746"))
     assert "export only" in refused(tiny, world.v2.version)
-    assert "runs this artifact already" in refused(world.group, world.v1.version)
+    hand_device("away", NOW, groups=[world.group], state="retired")
+    assert "runs this artifact already" in refused(world.group, world.v1.version), "what most of them say"
     rollout = world.create()
     assert f"rollout {rollout.pk} is at work on it" in refused(world.group, world.v2.version)
 

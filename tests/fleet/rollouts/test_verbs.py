@@ -4,11 +4,12 @@ from datetime import timedelta
 
 import pytest
 
+from fleet.accounts.roles import Role
 from fleet.errors import Conflict, Refused
 from fleet.rollouts import services
 from fleet.rollouts.models import Delivery, Rollout
 from fleet.rollouts.parts import Part
-from tests.factories import ArtifactFactory, VersionFactory
+from tests.factories import ArtifactFactory, UserFactory, VersionFactory
 from tests.fleet.rollouts.world import RULES, World
 
 pytestmark = pytest.mark.django_db
@@ -109,6 +110,10 @@ def test_a_part_without_devices_is_refused(world: World) -> None:
     rollout = world.create()
     with pytest.raises(Refused, match="no device of rollout"):
         services.roll_back(world.user, rollout, now=world.now, part=Part(devices=("nobody",)))
+    with pytest.raises(Refused, match="1 of the devices") as caught:
+        services.roll_back(world.user, rollout, now=world.now, part=Part(devices=("pi-0", "nobody")))
+    assert caught.value.problems == ["nobody is not among them"]
+    assert not rollout.deliveries.filter(kind="roll_back").exists()
 
 
 def test_one_key_makes_one_rollout_and_a_clone_takes_over_everything_but_the_past(world: World) -> None:
@@ -148,6 +153,36 @@ def test_advance_means_the_wave_that_was_seen(world: World) -> None:
         services.advance(world.user, world.fresh(rollout), now=world.now, wave=1)
         world.tick(2)
     assert [wave.state for wave in rollout.waves.all()] == ["passed", "soaking", "pending"]
+
+
+def test_a_wave_that_is_not_the_one_that_waits_is_not_advanced(world: World) -> None:
+    rollout = world.create(waves=[1, 2, "100%"], soak_seconds=3600)
+    world.succeed(world.offered())
+    world.tick(2)
+    for wave in (3, 99):
+        with pytest.raises(Conflict, match=f"wave 1 is soaking, not wave {wave}"):
+            services.advance(world.user, world.fresh(rollout), now=world.now, wave=wave)
+
+
+def test_a_start_that_is_pressed_again_after_the_scheduler_looked_changes_nothing(world: World) -> None:
+    rollout = services.create(
+        world.user, version=world.v2.version, group=world.group, rules={**RULES, "require_approval": True}
+    )
+    services.start(world.user, rollout)
+    other = UserFactory(roles=[Role.OPERATOR])
+    services.approve(other, world.fresh(rollout))
+    world.tick(2)
+    for _ in range(2):
+        assert services.start(world.user, world.fresh(rollout)).state == "running"
+        assert services.approve(other, world.fresh(rollout)).state == "running"
+    assert rollout.decisions.filter(verb__in=("start", "approve"), decided_by__isnull=False).count() == 2
+
+
+def test_a_time_that_is_given_twice_is_noted_once(world: World) -> None:
+    rollout = services.create(world.user, version=world.v2.version, group=world.group, rules=RULES)
+    for _ in range(3):
+        services.schedule(world.user, world.fresh(rollout), world.now + timedelta(hours=2))
+    assert rollout.decisions.count() == 1
 
 
 def test_notes_are_kept_with_every_decision(world: World) -> None:

@@ -15,6 +15,7 @@ from compression_jobs.pipeline.graph.rewrites.layers import (
     fold_affine,
     replace_each,
 )
+from compression_jobs.pipeline.graph.rewrites.slopes import slopes_as_sums
 
 SIXTH = 1 / 6
 
@@ -30,13 +31,14 @@ def find_hard_swishes(graph: Graph) -> bool:
 
 
 def integer_form(graph: Graph) -> Graph:
-    """A copy of the graph in which constant factors, terms and hard sigmoids have become layers and Clips.
+    """A copy of the graph in which constant factors, terms, slopes and hard sigmoids have become layers and Clips.
 
     What is split is sliced instead, because an operator of a QuantGraph has one result.
     """
     fresh = graph.copy()
     replace_each(fresh, "Split", _sliced)
     replace_each(fresh, "HardSigmoid", _written_out)
+    slopes_as_sums(fresh)
     fold_affine(fresh)
     affine_to_conv(fresh)
     return fresh

@@ -13,6 +13,7 @@ from compression_jobs.pipeline.graph.graph import Array, Graph, Shape, attribute
 AFFINE = ("Mul", "Add", "Sub", "Div")
 LAYERS = ("Conv", "ConvTranspose", "Gemm")
 WINDOWED = ("Conv", "MaxPool", "AveragePool")
+MOST_IN_A_ROW = 64  # numbers that a dense layer may scale one by one: its weights are their square
 
 Replacement = Callable[[Graph, NodeProto], list[NodeProto] | None]
 
@@ -108,20 +109,20 @@ def scale_and_shift(graph: Graph, node: NodeProto) -> tuple[str, Array, Array] |
     if place is None or shape is None or (place == 0 and node.op_type == "Div"):
         return None
     constant = graph.constant(node, place)
-    values = None if constant is None else _per_channel(constant, shape)
+    values = None if constant is None else per_channel(constant, shape)
     if values is None or graph.shapes.get(node.input[1 - place]) != shape:
         return None
     one, zero = np.ones_like(values), np.zeros_like(values)
     scale, shift = {
         "Mul": (values, zero),
-        "Div": (one / values, zero),
+        "Div": (one / values if node.op_type == "Div" else one, zero),
         "Add": (one, values),
         "Sub": (one, -values) if place else (-one, values),
     }[node.op_type]
     return str(node.input[1 - place]), scale, shift
 
 
-def _per_channel(constant: Array, shape: Shape) -> Array | None:
+def per_channel(constant: Array, shape: Shape) -> Array | None:
     """The constant as one float64 a channel (axis 1), when it only varies along that axis."""
     if constant.dtype.kind != "f" or constant.ndim > len(shape) or len(shape) < 2:
         return None
@@ -176,16 +177,19 @@ def _scale_outputs(weights: Array, scale: Array, op: str, groups: int) -> Array 
 
 
 def batch_norm_to_conv(graph: Graph) -> bool:
-    """Write a BatchNormalization that no layer could take as a depthwise convolution of kernel 1."""
-    return replace_each(graph, "BatchNormalization", _depthwise_of_affine)
+    """Write a BatchNormalization that no layer could take as a layer of its own."""
+    return replace_each(graph, "BatchNormalization", _layer_of_affine)
 
 
 def affine_to_conv(graph: Graph) -> bool:
-    """Write a constant factor or term for each channel as a depthwise convolution that takes in those behind it."""
+    """Write a constant factor or term for each channel as a layer that takes in those behind it.
+
+    It is a depthwise convolution of kernel 1, or for rows of few numbers a dense layer.
+    """
     written = False
     for name in [node.name for node in graph.nodes if node.op_type in AFFINE]:
         node = next((node for node in graph.nodes if node.name == name), None)
-        fresh = None if node is None else _depthwise_of_affine(graph, node)
+        fresh = None if node is None else _layer_of_affine(graph, node)
         if fresh is not None:
             graph.replace({name: fresh})
             fold_affine(graph)
@@ -193,12 +197,23 @@ def affine_to_conv(graph: Graph) -> bool:
     return written
 
 
-def _depthwise_of_affine(graph: Graph, node: NodeProto) -> list[NodeProto] | None:
+def _layer_of_affine(graph: Graph, node: NodeProto) -> list[NodeProto] | None:
     shape = graph.shapes.get(node.output[0], ())
     affine = scale_and_shift(graph, node)
-    if affine is None or len(shape) not in (3, 4) or graph.dtypes.get(node.output[0]) != "float32":
+    is_row = len(shape) == 2 and shape[1] <= MOST_IN_A_ROW
+    if (
+        affine is None
+        or not (is_row or len(shape) in (3, 4))
+        or graph.dtypes.get(node.output[0]) != "float32"
+    ):
         return None
     source, scale, shift = affine
+    if is_row:
+        names = [
+            graph.add_initializer(f"{node.name}_weight", np.diag(scale).astype(np.float32)),
+            graph.add_initializer(f"{node.name}_bias", shift.astype(np.float32)),
+        ]
+        return [make_node("Gemm", [source, *names], [node.output[0]], node.name, transB=1)]
     kernel = [1] * (len(shape) - 2)
     names = [
         graph.add_initializer(f"{node.name}_weight", scale.reshape(-1, 1, *kernel).astype(np.float32)),

@@ -28,10 +28,10 @@ def _difference_and_product(graph: Graph, node: NodeProto) -> list[NodeProto] | 
 
 
 def fold_into_dense(graph: Graph) -> bool:
-    """Fold multiplication and addition of constants into the dense layer behind them, one after the other."""
+    """Fold scales and terms, also of BatchNormalization, into the dense layer behind them, one after the other."""
     folded = False
     for node in reversed(graph.nodes):
-        match = scale_and_shift(graph, node) if node.op_type in AFFINE else None
+        match = scale_and_shift(graph, node) if node.op_type in (*AFFINE, "BatchNormalization") else None
         readers = graph.consumers.get(node.output[0], [])
         if match is None or not graph.used_once(node.output[0]) or readers[0].op_type != "Gemm":
             continue

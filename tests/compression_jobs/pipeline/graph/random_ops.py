@@ -157,6 +157,83 @@ def _functions(function: q.Function) -> Callable[[Chance], q.QuantGraph]:
     return lambda chance: look_up(chance, function)
 
 
+def taken(chance: Chance) -> q.QuantGraph:
+    rank = size(chance, 2, 4)
+    source = tensor(chance, "x", (1, *(size(chance, 1, 9) for _ in range(rank - 1))))
+    starts = (0, *(size(chance, 0, length - 1) for length in source.shape[1:]))
+    steps = (1, *(size(chance, 1, 3) for _ in starts[1:]))
+    shape = tuple(
+        size(chance, 1, (length - start - 1) // step + 1)
+        for length, start, step in zip(source.shape, starts, steps, strict=True)
+    )
+    return graph([source], like(source, "y", shape), q.Slice("op", ("x",), "y", starts, steps))
+
+
+def like(other: q.Tensor, name: str, shape: tuple[int, ...]) -> q.Tensor:
+    return q.Tensor(name, shape, other.scale, other.zero_point)
+
+
+def first_value(chance: Chance, read: q.Tensor) -> np.ndarray:
+    """All the lowest, all alike, or two runs of equal numbers."""
+    values = np.full(read.size, [-128, chance.integers(-128, 128)][size(chance, 0, 1)])
+    if chance.random() < 0.3:
+        values[: size(chance, 0, read.size)] = chance.integers(-128, 128)
+    return values.astype(np.int8).reshape(read.shape)
+
+
+def enlarged(chance: Chance) -> q.QuantGraph:
+    source = tensor(chance, "x", (1, *(size(chance, 1, 5) for _ in range(3))))
+    factors = size(chance, 1, 3), size(chance, 1, 3)
+    _, height, width, channels = source.shape
+    target = like(source, "y", (1, height * factors[0], width * factors[1], channels))
+    return graph([source], target, q.Enlarge("op", ("x",), "y", factors))
+
+
+def broadcast(chance: Chance) -> q.QuantGraph:
+    """A sum, difference or product with a constant, of one number or one a channel, on either side."""
+    kind = (q.Add, q.Sub, q.Mul)[size(chance, 0, 2)]
+    shape = (1, size(chance, 1, 4), size(chance, 1, 4), size(chance, 1, 9))
+    source, low = tensor(chance, "x", shape), 0.002 if kind is q.Mul else 0.02
+    fixed = tensor(chance, "c", [shape, (1, 1, 1, shape[3]), (1, 1, 1, 1)][size(chance, 0, 2)])
+    target = tensor(chance, "y", shape, low, low * 10)
+    sides = ("x", "c") if chance.random() < 0.5 else ("c", "x")
+    made = graph([source, fixed], target, kind("op", sides, "y", activation(chance)))
+    made.inputs = ["x"]
+    values = chance.integers(-128, 128, fixed.shape).astype(np.int8)
+    made.ops.insert(0, q.Constant("fixed", (), "c", values))
+    return made
+
+
+def window(chance: Chance) -> q.QuantGraph:
+    """The last rows of a stream, as streaming layers keep them."""
+    kept, fresh, channels = size(chance, 1, 6), size(chance, 1, 3), size(chance, 1, 5)
+    source = tensor(chance, "x", (1, fresh, 1, channels))
+    read, left = (like(source, name, (1, kept, 1, channels)) for name in ("s", "left"))
+    joined = like(source, "joined", (1, kept + fresh, 1, channels))
+    made = graph([source, read, left], joined, q.Concat("join", ("s", "x"), "joined", 1))
+    made.ops.append(q.Slice("keep", ("joined",), "left", (0, fresh, 0, 0), (1, 1, 1, 1)))
+    made.inputs.remove("s")
+    made.states.append(q.State("s", "left", first_value(chance, read)))
+    return made
+
+
+def delay(chance: Chance) -> q.QuantGraph:
+    """What came two runs ago: a state that takes over another one, read before and behind that."""
+    shape = (1, size(chance, 1, 40))
+    source, target = tensor(chance, "x", shape), tensor(chance, "y", shape, 0.05, 0.3)
+    names = ("old", "older", "old left", "older left")
+    tensors = {name: like(source, name, shape) for name in names} | {"x": source, "y": target}
+    nothing = {"starts": (0, 0), "steps": (1, 1)}
+    ops = [
+        q.Slice("keep x", ("x",), "old left", **nothing),
+        q.Slice("keep old", ("old",), "older left", **nothing),
+        q.Add("op", ("older", "x"), "y", activation(chance)),
+    ]
+    pairs = (("old", "old left"), ("older", "older left"))
+    states = [q.State(read, left, first_value(chance, tensors[read])) for read, left in pairs]
+    return q.QuantGraph(tensors, ops, ["x"], ["y"], states)
+
+
 OPERATORS: dict[str, Callable[[Chance], q.QuantGraph]] = {
     "conv": convolution,
     "depthwise": lambda chance: convolution(chance, depthwise=True),
@@ -172,6 +249,11 @@ OPERATORS: dict[str, Callable[[Chance], q.QuantGraph]] = {
     "pad": pad,
     "reshape": reshape,
     "transpose": transpose,
+    "slice": taken,
+    "enlarge": enlarged,
+    "broadcast": broadcast,
+    "window": window,
+    "delay": delay,
     "clamp": clamp,
     "softmax": softmax,
     "logistic": _functions("logistic"),

@@ -57,6 +57,11 @@ GATED = [
     ("Mul", ["x", "g"], ["p"], {}),
     ("Clip", ["p", "low", "high"], ["y"], {}),
 ]
+OTHER_CHANCE = [
+    ("Sigmoid", ["x"], ["p"], {}),
+    ("Sub", ["one", "p"], ["q"], {}),
+    ("Concat", ["q", "p"], ["y"], {"axis": 1}),
+]
 
 
 @pytest.mark.parametrize(
@@ -65,23 +70,31 @@ GATED = [
         ([*NORMALISED, ("Conv", ["n", "w"], ["y"], {"pads": [1, 1, 1, 1]})], 2),
         ([("Sub", ["one", "x"], ["y"], {})], 1),
         (GATED, 1),
+        (OTHER_CHANCE, 1),
     ],
-    ids=["normalisation inside the model", "one minus x", "squeeze and excite"],
+    ids=[
+        "normalisation inside the model",
+        "one minus x",
+        "squeeze and excite",
+        "the chance of the other class",
+    ],
 )
 def test_constants_beside_tensors_become_layers(tmp_path: Path, nodes: list, convolutions: int) -> None:
+    shape = (3,) if nodes is OTHER_CHANCE else (3, 6, 6)
     constants = {
         "mean": models.weights(3, 1, 1),
         "deviation": np.abs(models.weights(3, 1, 1)) + np.float32(0.5),
         "w": models.weights(4, 3, 3, 3),
         "one": np.float32(1),
+        "slope": np.full((1, 1, 1), 0.2, np.float32),
         "low": np.float32(-0.5),
         "high": np.float32(0.75),
     }
-    model = models.build(nodes, constants, inputs=(("x", (1, 3, 6, 6)),))
-    rows = models.weights(32, 3, 6, 6, seed=5)
+    model = models.build(nodes, constants, inputs=(("x", (1, *shape)),))
+    rows = models.weights(32, *shape, seed=5)
     graph = canonicalise(models.save(tmp_path, model), rows)
     quantised = quantize(graph, QuantizeOptions(), Material(rows, 0))
-    assert sum(isinstance(op, Conv | DepthwiseConv) for op in quantised.ops) == convolutions
+    assert sum(isinstance(op, Conv | DepthwiseConv | FullyConnected) for op in quantised.ops) == convolutions
     session = open_session(model.SerializeToString())
     expected = np.concatenate([session.run(None, {"x": row[None]})[0] for row in rows])
     answers = quant_reference.run_float(quantised, rows)
@@ -181,6 +194,24 @@ def test_a_huge_bias_makes_coarser_weights_instead_of_an_overflow() -> None:
     graph, rows, expected = quantized(net)
     assert graph.problems() == []
     assert quant_reference.run_float(graph, rows)[:, 0] == pytest.approx(expected[:, 0], rel=0.01)
+
+
+def test_a_tensor_that_is_always_zero_gets_a_scale_that_integers_reach(tmp_path: Path) -> None:
+    nodes = [
+        ("Conv", ["x", "w", "b"], ["c"], {}),
+        ("Relu", ["c"], ["d"], {}),
+        ("Conv", ["d", "v", "e"], ["y"], {}),
+    ]
+    constants = {
+        "w": models.weights(4, 2, 1, 1),
+        "b": np.full(4, -9, np.float32),
+        "v": models.weights(3, 4, 1, 1),
+    }
+    model = models.build(nodes, constants | {"e": models.weights(3)}, inputs=(("x", (1, 2, 4, 4)),))
+    rows = models.weights(32, 2, 4, 4, seed=5) / 2
+    graph = quantize(canonicalise(models.save(tmp_path, model), rows), QuantizeOptions(), Material(rows, 0))
+    answers = quant_reference.run_float(graph, rows).reshape(32, 3, -1)
+    assert answers[0, :, 0] == pytest.approx(models.weights(3), abs=0.02)
 
 
 def test_accumulators_beyond_the_exact_range_are_a_problem() -> None:

@@ -17,9 +17,12 @@ class Recorded:
         self.answers = answers
         self.inputs: list = []
 
+    def reset(self) -> None:
+        self.inputs.append("reset")
+
     def run_raw(self, inputs: list) -> list:
         self.inputs.append([bytes(i) for i in inputs])
-        answer = self.answers[len(self.inputs) - 1]
+        answer = self.answers[len([one for one in self.inputs if one != "reset"]) - 1]
         if isinstance(answer, Exception):
             raise answer
         return [answer]
@@ -48,6 +51,22 @@ def test_equal_answers_pass_and_the_inputs_arrive() -> None:
     result = selftest.run(io.BytesIO(written(THREE_BYTES, {"mode": "equal"}, answers)), runtime)
     assert result.passed and result.samples == 2 and result.reason == "2 samples agree"
     assert runtime.inputs == [[reals(0, 1)], [reals(1, 1)]]
+
+
+def test_a_sample_of_a_stream_is_runs_in_a_row_between_resets() -> None:
+    file = io.BytesIO()
+    samples = [([reals(i, 1), reals(i, 2)], [bytes([i, i, i])]) for i in range(2)]
+    selftest.write(file, TWO_REALS, THREE_BYTES, {"mode": "equal"}, samples, False, 2)
+    runtime = Recorded([bytes(3), bytes(3), bytes(3), bytes([1, 1, 1])])
+    result = selftest.run(io.BytesIO(file.getvalue()), runtime)
+    assert result.passed and result.samples == 2
+    one, other = (
+        ["reset", [reals(0, 1)], [reals(0, 2)], "reset"],
+        ["reset", [reals(1, 1)], [reals(1, 2)], "reset"],
+    )
+    assert runtime.inputs == one + other
+    runtime = Recorded([bytes(3), bytes([1, 0, 0])] * 2)
+    assert selftest.run(io.BytesIO(file.getvalue()), runtime).reason.startswith("sample 0, output 0")
 
 
 def test_one_flipped_byte_fails_mode_equal() -> None:
@@ -129,7 +148,7 @@ def test_hostile_headers_are_refused_in_words() -> None:
         {"outputs": [{"dtype": "int8", "shape": [-1, -1]}]}, {"outputs": [{"dtype": "int8", "shape": [1] * 9}]},
         {"tolerance": None}, {"tolerance": {"mode": "close"}}, {"tolerance": {"mode": "atol", "value": -1}},
         {"tolerance": {"mode": "atol", "value": "1"}}, {"tolerance": {"mode": "atol", "value": float("nan")}},
-        {"outputs": TWO_REALS, "tolerance": {"mode": "lsb", "value": 1}},
+        {"outputs": TWO_REALS, "tolerance": {"mode": "lsb", "value": 1}}, {"runs": 0}, {"runs": 1 << 20}, {"runs": None},
     ]  # fmt: skip
     for change in hostile:
         fields = dict(good)
