@@ -6,6 +6,12 @@ from fleet.rollouts.strategy import Strategy
 
 Row = tuple[str, str]
 
+JOINERS = {
+    "join": "are asked in the last wave",
+    "ignore": "are not asked",
+    "always": "are asked in the last wave, and after the end as well",
+}
+
 
 def rows(rules: Strategy) -> list[Row]:
     """Terms and their sentences, in the order of the wizard."""
@@ -23,7 +29,7 @@ def _who(rules: Strategy) -> list[Row]:
         ("Share", f"{who.share}, chosen at random" if who.share else ""),
         ("Held back", f"{who.hold_back}, for comparison" if who.hold_back else ""),
         ("By way of", ", ".join(f"v{number}" for number in who.must_pass_through)),
-        ("Late joiners", "are not asked" if who.late_joiners == "ignore" else "are asked in the last wave"),
+        ("Late joiners", JOINERS[who.late_joiners]),
     ]
 
 

@@ -63,9 +63,11 @@ class Who(BaseModel):
     hold_back: Share = Field(
         "", description="Share that stays on what it runs, for comparison; spread over targets and sites."
     )
-    late_joiners: Literal["join", "ignore"] = Field(
+    late_joiners: Literal["join", "ignore", "always"] = Field(
         "join",
-        description="Whether devices that enter the group while the rollout runs are asked in its last wave.",
+        description="Whether devices that enter the group later are asked. join: those that come before the rollout ends, "
+        "in its last wave; while it is paused or held they wait until it goes on. always: those that come after it "
+        "succeeded as well, which opens it again, until another rollout of the app to the group begins. ignore: none.",
     )
     must_pass_through: list[Annotated[int, Field(ge=1)]] = Field(
         default=[],

@@ -181,11 +181,12 @@ def _give_up(rollout: Rollout, now: datetime) -> int:
 
 
 def _under_way(now: datetime) -> list[Rollout]:
-    """Rollouts with something to do: those at work, those due, and ended ones that still owe a device its way back."""
+    """Rollouts with something to do: at work, due, ended but owing a device its way back, or open to late joiners."""
     due = Q(state=Rollout.State.SCHEDULED) & (Q(start_at=None) | Q(start_at__lte=now))
     due |= Q(state=Rollout.State.AWAITING_APPROVAL)
     owed = Delivery.objects.filter(rollout=OuterRef("pk")).exclude(state__in=Delivery.ENDS)
-    found = Rollout.objects.filter(due | Q(state__in=preparation.AT_WORK) | Exists(owed))
+    again = Q(pk__in=joiners.open_again(now).values("pk"))
+    found = Rollout.objects.filter(due | Q(state__in=preparation.AT_WORK) | Exists(owed) | again)
     return list(found.select_related("version__model", "group").order_by("pk"))
 
 
@@ -289,6 +290,9 @@ def _act(rollout: Rollout, wave: Wave, verdict: gates.Verdict, now: datetime) ->
 def _succeed(rollout: Rollout, now: datetime) -> int:
     if shadows.is_shadow(rollout):
         return _end_shadow(rollout, now)
+    # Who came since the last look still belongs to it.
+    if joined := joiners.take_in(rollout, now, at_once=True):
+        return joined
     installs = rollout.deliveries.filter(kind=Delivery.Kind.INSTALL)
     back = rollout.deliveries.filter(kind=Delivery.Kind.ROLL_BACK).values("device")
     runs = installs.filter(state=Delivery.State.SUCCEEDED).exclude(device__in=back).count()

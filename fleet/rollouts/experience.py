@@ -3,8 +3,10 @@
 from datetime import datetime
 from statistics import median, stdev
 
+from django.db.models import Count, Q, Sum
+
 from fleet.inventory.models import Device
-from fleet.rollouts import forecast, planning, simulation
+from fleet.rollouts import forecast, imagined, planning
 from fleet.rollouts.models import Delivery
 from fleet.rollouts.strategy import Strategy
 
@@ -13,11 +15,12 @@ NAMES_AT_ONCE = 500
 # Devices of which the scatter of a measured difference can be told; it is never taken to be nothing.
 ENOUGH_DEVICES = 10
 LEAST_NOISE = 0.01
+_FAILED = Delivery.State.FAILED
 
 
-def fleet_of(plan: planning.Plan, now: datetime) -> simulation.Fleet:
+def fleet_of(plan: planning.Plan, now: datetime) -> imagined.Fleet:
     """How the devices of a plan behave, as far as it is known; a delivery takes a minute where none was made."""
-    return simulation.Fleet(now, _seconds(), _away([share.device for share in plan.shares]), _noise())
+    return imagined.Fleet(now, _seconds(), _away([share.device for share in plan.shares]), _noise(), _flaky())
 
 
 def outlook(plan: planning.Plan, rules: Strategy, now: datetime) -> forecast.Forecast | None:
@@ -35,6 +38,18 @@ def _seconds() -> dict[str, float]:
         if began is not None and ended is not None:
             times.setdefault(target, []).append(max(1.0, (ended - began).total_seconds()))
     return {target: median(found) for target, found in times.items()}
+
+
+def _flaky() -> float:
+    """Share of tries of the last deliveries that failed without a word against the artifact."""
+    done = Delivery.objects.filter(kind=Delivery.Kind.INSTALL, state__in=(Delivery.State.SUCCEEDED, _FAILED))
+    last = done.order_by("-finished_at").values("pk")[:REMEMBERED]
+    found = Delivery.objects.filter(pk__in=last).aggregate(
+        n=Count("pk"), again=Sum("tries", default=0), failed=Count("pk", filter=Q(state=_FAILED))
+    )
+    if found["n"] < ENOUGH_DEVICES:
+        return 0.0
+    return float((found["again"] + found["failed"]) / (found["n"] + found["again"]))
 
 
 def _noise() -> dict[str, float]:

@@ -15,7 +15,7 @@ from fleet.inventory import services as inventory
 from fleet.inventory.labels import facts_of
 from fleet.inventory.models import Device, DeviceGroup
 from fleet.registry.models import ModelVersion
-from fleet.rollouts import candidates, engine, halves, preparation, services, strategy, terms, versus
+from fleet.rollouts import candidates, engine, halves, notices, preparation, services, strategy, terms, versus
 from fleet.rollouts.models import Experiment, Pair, Rollout
 from fleet.rollouts.planning import RUNS_IT, LeftOut
 
@@ -108,6 +108,7 @@ def create(user: Caller, order: Order, now: datetime) -> Experiment:
         _keep(experiment, pairs)
         for side in SIDES:
             _send(user, experiment, order, side, frozenset(getattr(p, side) for p in pairs) - {""})
+        notices.about_experiment(experiment, "started")
     tell(experiment)
     return experiment
 
@@ -149,6 +150,7 @@ def promote(user: Caller, experiment: Experiment, side: str, now: datetime, *, n
         except Refused as error:
             experiment.reason = f"{reason}; nothing was rolled out: {error.message}"
         experiment.save(update_fields=["promotion", "reason"])
+        notices.about_experiment(experiment, "promoted")
     return experiment
 
 
@@ -170,6 +172,7 @@ def stop(
             end_halves(experiment, "the experiment was stopped", now)
         if experiment.state not in _OVER:
             _finish(experiment, State.STOPPED, services.because("stopped by hand", note), now)
+            notices.about_experiment(experiment, "stopped")
     return experiment
 
 
@@ -184,6 +187,7 @@ def decide(experiment: Experiment, state: str, sentence: str, now: datetime, win
     """End a running experiment by evidence or time; nobody else is asked for either half."""
     end_halves(experiment, sentence, now)
     _finish(experiment, state, sentence, now, winner=winner)
+    notices.about_experiment(experiment, state)
 
 
 def end_halves(experiment: Experiment, sentence: str, now: datetime) -> None:

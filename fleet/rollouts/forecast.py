@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fleet.rollouts.imagined import Fleet, Truth
 from fleet.rollouts.mixture import Bits
 from fleet.rollouts.planning import Plan
-from fleet.rollouts.simulation import CELLS, Fleet, Simulated, Truth, simulate
+from fleet.rollouts.simulation import CELLS, Simulated, assumptions, simulate
 from fleet.rollouts.strategy import Strategy
 
 ENOUGH = 0.8
@@ -60,6 +61,7 @@ class Forecast:
     sentence: str = ""
     warning: str = ""
     n: int = 0
+    assumed: list[str] = field(default_factory=list)
 
     @property
     def words(self) -> str:
@@ -94,6 +96,7 @@ def forecast(plan: Plan, fleet: Fleet, rules: Strategy, seed: int = 0) -> Foreca
         _sentence(power, plan, rules),
         " ".join(filter(None, [_warning(power, plan, rules), *_unseen(regressions, plan)])),
         rollouts,
+        assumptions(plan, fleet, Truth(), rules),
     )
 
 
@@ -116,7 +119,12 @@ def regression_of(signal: str, size: float, found: Simulated) -> Regression:
 
 def regression_in_words(signal: str, size: float) -> str:
     """What a regression is called in a sentence."""
-    return f"{size * 100:.3g}% slower" if signal == "latency" else f"{size * 100:.3g} points less accurate"
+    return {
+        "latency": f"{size * 100:.3g}% slower",
+        "accuracy": f"{size * 100:.3g} points less accurate",
+        "confidence": f"{size * 100:.3g} points less sure of its answers",
+        "class_mix": f"of another mix of answers by {size * 100:.3g} points",
+    }[signal]
 
 
 def unjudged(plan: Plan, rules: Strategy) -> str:

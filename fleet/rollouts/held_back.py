@@ -37,7 +37,7 @@ def _due(rollout: Rollout, target: int, fresh: int, unused: int) -> int:
     waiting = rollout.deliveries.filter(kind=Delivery.Kind.INSTALL, artifact__target=target)
     unread = Q(state=Delivery.State.SUCCEEDED) & ~Q(evidence__has_key="field")
     left = waiting.filter(unread | ~Q(state__in=Delivery.ENDS)).count() - fresh
-    return -(-unused * fresh // (fresh + left))
+    return signals.held_back_due(unused, fresh, left)
 
 
 def _middle(deliveries: Sequence[Delivery]) -> datetime | None:

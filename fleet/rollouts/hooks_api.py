@@ -1,4 +1,4 @@
-"""REST: who is told that a rollout is held, rolled back or finished."""
+"""REST: who is told how rollouts and experiments go."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -45,6 +45,7 @@ class NoticeOut(Schema):
     id: UUID
     address: Annotated[str, Field(alias="hook.address")]
     rollout: Annotated[int | None, Field(alias="rollout_id")]
+    experiment: Annotated[int | None, Field(alias="experiment_id")]
     event: str
     state: str
     attempts: int

@@ -4,7 +4,7 @@ Capital of rates depends on counts only and is looked up. Capital of measured di
 A signal whose difference is not imagined, or not known yet, keeps the capital it began with: its share of alpha.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -17,7 +17,8 @@ from fleet.rollouts.processes import WEIGHT_ALL, WEIGHT_SIGNALS, WEIGHT_TARGETS,
 Bits = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
-# Each device's difference by signal, rollouts x devices, positive is worse; NaN where a device has none.
+# Each device's difference by signal, rollouts x devices, positive is worse; NaN where it has none, because it went back
+# or ran nothing before.
 Differences = Mapping[str, Floats]
 
 NEVER = 10**9
@@ -36,7 +37,9 @@ class Mixture:
         self.masks = [np.ones(self.devices, dtype=bool)]
         self.masks += [targets == kind for kind in kinds] if len(kinds) > 1 else []
         self.places = [mask.cumsum(dtype=np.int64) for mask in self.masks]
-        self.stopping = {signal.name for signal in judged(limits.tolerated) if signal.stops}
+        signals = judged(limits.tolerated)
+        self.stopping = {signal.name for signal in signals if signal.stops}
+        self.asking = {signal.name for signal in signals if not signal.stops}
         self.weights, self.signal_weight = _weights(len(kinds), len(self.stopping))
         self.kinds = len(kinds)
         self._capital: dict[tuple[int, int], betting.Array] = {}
@@ -45,20 +48,50 @@ class Mixture:
         """Number of devices at which each rollout crosses; rollouts that have crossed are not looked at further."""
         found, rows = np.full(len(failed), NEVER), np.arange(len(failed))
         carry = np.zeros((len(self.masks), len(failed)), dtype=np.int64)
-        bets = [self._bets(name, values) for name, values in (differences or {}).items()]
-        idle = self.signal_weight * self.kinds * len(self.stopping - set(differences or {}))
+        drawn = {name: values for name, values in (differences or {}).items() if name in self.stopping}
+        bets = [self._bets(name, values, self.signal_weight) for name, values in drawn.items()]
+        idle = self.signal_weight * self.kinds * len(self.stopping - set(drawn))
         for start in range(0, self.devices, _BLOCK):
-            some = failed[rows, start : start + _BLOCK]
-            mixed, carry = self._rates(some, start, carry)
-            for bet in bets:
-                mixed += bet.block(some, rows, start)
-            hit = mixed + idle >= 1 / self.limits.alpha
-            crossed = hit.any(axis=1)
-            found[rows[crossed]] = start + hit[crossed].argmax(axis=1) + 1
-            rows, carry = rows[~crossed], carry[:, ~crossed]
+            mixed, carry = self._rates(failed[rows, start : start + _BLOCK], start, carry)
+            rows, carry = self._crossed(found, rows, start, mixed + idle, bets, carry)
             if not len(rows):
                 break
         return found
+
+    def ask_at(self, differences: Differences) -> Counts | None:
+        """Number of devices at which signals that only ask a person do; None where none of them changes."""
+        drawn = {name: values for name, values in differences.items() if name in self.asking}
+        if not drawn:
+            return None
+        rollouts = len(next(iter(drawn.values())))
+        found, rows = np.full(rollouts, NEVER), np.arange(rollouts)
+        weight = 1 / len(self.asking) / self.kinds
+        bets = [self._bets(name, values, weight) for name, values in drawn.items()]
+        idle = 1 - len(drawn) / len(self.asking)
+        for start in range(0, self.devices, _BLOCK):
+            width = min(_BLOCK, self.devices - start)
+            mixed = np.full((len(rows), width), idle)
+            rows, _ = self._crossed(found, rows, start, mixed, bets, np.zeros((0, len(rows)), dtype=np.int64))
+            if not len(rows):
+                break
+        return found
+
+    def _crossed(
+        self,
+        found: Counts,
+        rows: Counts,
+        start: int,
+        mixed: betting.Array,
+        bets: Sequence["_Bets"],
+        carry: Counts,
+    ) -> tuple[Counts, Counts]:
+        """Note which rollouts have crossed within a block; the others, with what is carried on for them."""
+        for bet in bets:
+            mixed = mixed + bet.block(rows, start)
+        hit = mixed >= 1 / self.limits.alpha
+        crossed = hit.any(axis=1)
+        found[rows[crossed]] = start + hit[crossed].argmax(axis=1) + 1
+        return rows[~crossed], carry[:, ~crossed]
 
     def _rates(self, failed: Bits, start: int, carry: Counts) -> tuple[betting.Array, Counts]:
         mixed = np.zeros(failed.shape)
@@ -85,8 +118,8 @@ class Mixture:
             self._capital[number, start] = weight * capital
         return self._capital[number, start]
 
-    def _bets(self, name: str, values: Floats) -> "_Bets":
-        return _Bets(values, self.targets, self.limits.tolerated[name], self.signal_weight)
+    def _bets(self, name: str, values: Floats, weight: float) -> "_Bets":
+        return _Bets(values, self.targets, self.limits.tolerated[name], weight)
 
 
 class _Bets:
@@ -97,13 +130,13 @@ class _Bets:
         self.targets, self.kinds = targets, np.unique(targets)
         self.logs = np.zeros((len(self.kinds), len(betting.MEAN_FRACTIONS), len(values)))
 
-    def block(self, failed: Bits, rows: Counts, start: int) -> betting.Array:
-        """Weighted capital after each device of a block; `failed` are the rows at hand."""
+    def block(self, rows: Counts, start: int) -> betting.Array:
+        """Weighted capital of the rows at hand after each device of a block."""
         values = self.values[rows, start : start + _BLOCK]
         gains = (values - self.tolerated) / max(self.tolerated - _LOWEST, 1e-6)
         # A device that went back has no numbers of its own, nor has one with nothing to compare with.
-        gains[failed | np.isnan(gains)] = 0.0
-        mixed = np.zeros(failed.shape)
+        gains[np.isnan(gains)] = 0.0
+        mixed = np.zeros(gains.shape)
         for number, kind in enumerate(self.kinds):
             mine = self.targets[start : start + _BLOCK] == kind
             mixed += self._of(number, gains[:, mine], rows)[:, mine.cumsum()]

@@ -350,7 +350,7 @@ class Decision(models.Model):
 
 
 class Hook(models.Model):
-    """Somebody who wants to know how rollouts end: a web address, or an e-mail address."""
+    """Somebody who wants to know how rollouts and experiments go: a web address, or an e-mail address."""
 
     class Kind(models.TextChoices):
         """How it is told."""
@@ -383,6 +383,7 @@ class Notice(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     hook = models.ForeignKey(Hook, on_delete=models.CASCADE, related_name="notices")
     rollout = models.ForeignKey(Rollout, null=True, on_delete=models.CASCADE, related_name="notices")
+    experiment = models.ForeignKey(Experiment, null=True, on_delete=models.CASCADE, related_name="notices")
     event = models.CharField(max_length=20)
     body = models.JSONField()
     state = models.CharField(max_length=8, choices=State, default=State.WAITING)

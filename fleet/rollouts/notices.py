@@ -1,8 +1,12 @@
-"""Who is told that a rollout is held, rolled back or finished: made with the decision, sent by a task, tried again."""
+"""Who is told that a rollout is held, turns round, is rolled back or finished, and how an experiment goes.
+
+Notices are made with the decision, sent by a task, and tried again.
+"""
 
 import smtplib
 import time
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -15,10 +19,17 @@ from django.utils import timezone
 from fleet.accounts.roles import Caller, Role, require
 from fleet.errors import NotFound, Refused
 from fleet.rollouts import webhooks
-from fleet.rollouts.models import Hook, Notice, Rollout
+from fleet.rollouts.models import Experiment, Hook, Notice, Rollout
 
 # Verb of a decision -> what is told.
-EVENTS = {"hold": "held", "rolled_back": "rolled_back", "succeed": "finished", "abort": "finished"}
+EVENTS = {
+    "hold": "held",
+    "roll_back": "rolling_back",
+    "recall": "rolling_back",
+    "rolled_back": "rolled_back",
+    "succeed": "finished",
+    "abort": "finished",
+}
 ATTEMPTS = 8
 FIRST_WAIT = timedelta(seconds=10)
 LONGEST_WAIT = timedelta(hours=6)
@@ -33,7 +44,6 @@ def about(rollout: Rollout, verb: str, sentence: str) -> None:
     if event is None:
         return
     body = {
-        "event": event,
         "rollout": rollout.pk,
         "state": rollout.state,
         "model": rollout.version.model.slug,
@@ -43,9 +53,31 @@ def about(rollout: Rollout, verb: str, sentence: str) -> None:
         "sentence": sentence,
         "url": f"{settings.PUBLIC_URL}/rollouts/{rollout.pk}/",
     }
-    now = timezone.now()
+    _make(event, body, rollout=rollout)
+
+
+def about_experiment(experiment: Experiment, event: str) -> None:
+    """The same for an experiment: started, decided, undecided, stopped or promoted, with the sentence of its state."""
+    body = {
+        "experiment": experiment.pk,
+        "state": experiment.state,
+        "model": experiment.version_a.model.slug,
+        "version_a": experiment.version_a.number,
+        "version_b": experiment.version_b.number,
+        "winner": experiment.winner,
+        "promotion": experiment.promotion_id,
+        "group": experiment.group.slug,
+        "app": experiment.app,
+        "sentence": experiment.reason,
+        "url": f"{settings.PUBLIC_URL}/experiments/{experiment.pk}/",
+    }
+    _make(f"experiment_{event}", body, experiment=experiment)
+
+
+def _make(event: str, body: dict[str, Any], **about: Rollout | Experiment) -> None:
+    now, told = timezone.now(), {"event": event, **body}
     Notice.objects.bulk_create(
-        Notice(hook=hook, rollout=rollout, event=event, body=body, next_at=now) for hook in Hook.objects.all()
+        Notice(hook=hook, event=event, body=told, next_at=now, **about) for hook in Hook.objects.all()
     )
 
 
@@ -123,14 +155,20 @@ def _send(notice: Notice, now: datetime) -> bool:
 
 def _mail(notice: Notice) -> None:
     body = notice.body
-    what = (
-        f"rollout {body['rollout']} of {body['model']} v{body['version']}" if notice.rollout_id else "a test"
-    )
-    subject = f"Tinyfleet: {what}: {notice.event.replace('_', ' ')}"
+    subject = f"Tinyfleet: {_what(notice)}: {notice.event.removeprefix('experiment_').replace('_', ' ')}"
     try:
         send_mail(subject, f"{body['sentence']}\n\n{body['url']}\n", None, [notice.hook.address])
     except (OSError, smtplib.SMTPException) as error:
         raise webhooks.NotTaken(f"{type(error).__name__}: {error}"[:300]) from error
+
+
+def _what(notice: Notice) -> str:
+    body = notice.body
+    if notice.rollout_id:
+        return f"rollout {body['rollout']} of {body['model']} v{body['version']}"
+    if notice.experiment_id:
+        return f"experiment {body['experiment']} of {body['model']} v{body['version_a']} and v{body['version_b']}"
+    return "a test"
 
 
 def _check_email(address: str) -> None:

@@ -90,6 +90,7 @@ class Plan:
     left_out: list[LeftOut] = field(default_factory=list)
     evidence: str = ""
     held_back: list[str] = field(default_factory=list)
+    held_targets: Mapping[str, int] = field(default_factory=dict)  # how many are held back, by target
 
     @property
     def devices(self) -> int:
@@ -131,6 +132,7 @@ def plan(
         left_out,
         what_it_can_show(len(ordered), strategy),
         [share.device for share in held],
+        Counter(share.target for share in held),
     )
 
 

@@ -1,13 +1,14 @@
 """REST: dry runs and simulations of rollouts that do not exist yet."""
 
-from typing import Annotated, Any
+from dataclasses import fields, replace
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from django.http import HttpRequest
 from django.utils import timezone
 from ninja import Field, Router, Schema
 
-from fleet.rollouts import experience, forecast, services, simulation, strategy
+from fleet.rollouts import experience, forecast, imagined, services, simulation, strategy
 from fleet.rollouts.api import GateOut, LeftOutOut, OrderIn, caller, named
 
 router = Router(tags=["rollouts"])
@@ -62,6 +63,7 @@ class ForecastOut(Schema):
     sentence: str
     warning: str
     n: int
+    assumed: list[str]
 
 
 class PlanOut(Schema):
@@ -74,6 +76,9 @@ class PlanOut(Schema):
     held_back: list[str]
     evidence: str
     forecast: ForecastOut | None
+
+
+Moving = Literal["latency", "accuracy", "confidence", "class_mix"]
 
 
 class SimulationIn(OrderIn):
@@ -89,6 +94,21 @@ class SimulationIn(OrderIn):
         Field(ge=0, le=1, description="Relative rise of the median latency: 0.5 is half as slow again."),
     ] = 0.0
     accuracy: Annotated[float, Field(ge=0, le=1, description="Share of right answers that is lost.")] = 0.0
+    confidence: Annotated[float, Field(ge=0, le=1, description="Fall of the mean confidence.")] = 0.0
+    class_mix: Annotated[
+        float, Field(ge=0, le=1, description="Change of the mix of answers, as total variation.")
+    ] = 0.0
+    season: Annotated[
+        dict[Moving, Annotated[float, Field(ge=-1, le=1)]],
+        Field(description="What changes on every device meanwhile, whatever it runs, by signal."),
+    ] = {}
+    answer_hours: Annotated[
+        float, Field(ge=0, le=720, description="Half of the people who are asked have answered by then.")
+    ] = imagined.USUAL_ANSWER_S / 3600
+    flaky: Annotated[
+        float | None,
+        Field(ge=0, lt=1, description="Share of tries that fail for a reason that passes; null: as before."),
+    ] = None
     rollouts: Annotated[int, Field(ge=1, le=simulation.MOST_ROLLOUTS)] = 2000
     seed: Annotated[int, Field(ge=0, le=2**31)] = 0
 
@@ -123,6 +143,7 @@ class SimulationOut(Schema):
     missed: Annotated[float, Field(description="Share that went to everybody, with nobody asked on the way.")]
     false_stops: Annotated[float, Field(description="Share of rollouts of a good version that is stopped.")]
     unjudged: Annotated[str, Field(description="What no gate of the strategy looks at.")]
+    assumed: Annotated[list[str], Field(description="What is taken for granted about devices and people.")]
     exposed: SpreadOut
     hours: SpreadOut
     bytes: SpreadOut
@@ -142,13 +163,13 @@ def simulate(request: HttpRequest, payload: SimulationIn) -> dict[str, Any]:
     """Play the plan again and again on the real inventory, with a version as bad as stated, and with a good one."""
     made = services.preview(caller(request), **named(payload))
     rules = strategy.read(payload.strategy)
-    fleet = experience.fleet_of(made, timezone.now())
-    truth = simulation.Truth(
-        payload.failing, payload.by_target, payload.own_verdict, payload.latency, payload.accuracy
-    )
+    fleet = replace(experience.fleet_of(made, timezone.now()), answer_s=payload.answer_hours * 3600)
+    if payload.flaky is not None:
+        fleet = replace(fleet, flaky=payload.flaky)
+    truth = imagined.Truth(**{each.name: getattr(payload, each.name) for each in fields(imagined.Truth)})
     found, good = (
         simulation.simulate(made, fleet, each, rules=rules, rollouts=payload.rollouts, seed=payload.seed)
-        for each in (truth, simulation.Truth(rules.p0))
+        for each in (truth, imagined.Truth(rules.p0, season=truth.season))
     )
     return {
         "n": found.n,
@@ -161,6 +182,7 @@ def simulate(request: HttpRequest, payload: SimulationIn) -> dict[str, Any]:
         "missed": found.missed,
         "false_stops": forecast.share_of(good.stopped),
         "unjudged": forecast.unjudged(made, rules),
+        "assumed": simulation.assumptions(made, fleet, truth, rules),
         "exposed": spread(found.exposed),
         "hours": spread(found.seconds / 3600),
         "bytes": spread(found.bytes),

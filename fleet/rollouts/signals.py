@@ -99,6 +99,11 @@ def against_hold_back(new: list[float], held_back: list[float]) -> list[float]:
     return [(float(block.mean()) - held) / 2 for block, held in zip(blocks, held_back, strict=False)]
 
 
+def held_back_due(unused: int, fresh: int, left: int) -> int:
+    """How many held-back devices are compared now: as large a share as `fresh` is of all that are still to come."""
+    return -(-unused * fresh // (fresh + left)) if fresh else 0
+
+
 def clip(value: float) -> float:
     """Into [-1, 1]; what cannot be compared counts as no difference."""
     return max(-1.0, min(1.0, float(value))) if np.isfinite(value) else 0.0

@@ -33,6 +33,7 @@ ROLLOUT: Final[Table] = {
     "hold": {_R.RUNNING: _R.HELD},
     "advance": {_R.HELD: _R.RUNNING},
     "retry": {_R.HELD: _R.RUNNING, _R.SUCCEEDED: _R.RUNNING},
+    "join": {_R.SUCCEEDED: _R.RUNNING},
     "succeed": {_R.RUNNING: _R.SUCCEEDED},
     "roll_back": dict.fromkeys((*_GOING, _R.SUCCEEDED, _R.ABORTED), _R.ROLLING_BACK),
     "rolled_back": {_R.ROLLING_BACK: _R.ROLLED_BACK},

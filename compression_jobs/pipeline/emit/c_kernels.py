@@ -168,17 +168,24 @@ static void mean(const int8_t *in, int8_t *out, int32_t count, int32_t channels,
 
 _SUM = r"""
 typedef struct {
-    int32_t count, zero[2], multiplier[2], shift[2], sign, out_multiplier, out_shift, out_zero, low, high;
+    int32_t size[4], a_step[4], b_step[4], zero[2], multiplier[2], shift[2];
+    int32_t sign, out_multiplier, out_shift, out_zero, low, high;
 } addition;
 
+/* Sizes of 1 are repeated: their step is 0. */
 static void add(const addition *p, const int8_t *a, const int8_t *b, int8_t *out)
 {
-    for (int32_t i = 0; i < p->count; i++) {
-        int32_t first = scaled((a[i] - p->zero[0]) * (1 << 20), p->multiplier[0], p->shift[0]);
-        int32_t second = scaled((b[i] - p->zero[1]) * (1 << 20), p->multiplier[1], p->shift[1]);
-        int32_t sum = scaled(first + p->sign * second, p->out_multiplier, p->out_shift);
-        out[i] = clamped(sum + p->out_zero, p->low, p->high);
-    }
+    for (int32_t i = 0; i < p->size[0]; i++)
+        for (int32_t j = 0; j < p->size[1]; j++)
+            for (int32_t k = 0; k < p->size[2]; k++)
+                for (int32_t l = 0; l < p->size[3]; l++) {
+                    int32_t x = a[i * p->a_step[0] + j * p->a_step[1] + k * p->a_step[2] + l * p->a_step[3]];
+                    int32_t y = b[i * p->b_step[0] + j * p->b_step[1] + k * p->b_step[2] + l * p->b_step[3]];
+                    int32_t first = scaled((x - p->zero[0]) * (1 << 20), p->multiplier[0], p->shift[0]);
+                    int32_t second = scaled((y - p->zero[1]) * (1 << 20), p->multiplier[1], p->shift[1]);
+                    int32_t sum = scaled(first + p->sign * second, p->out_multiplier, p->out_shift);
+                    *out++ = clamped(sum + p->out_zero, p->low, p->high);
+                }
 }
 """
 
@@ -219,6 +226,16 @@ static void permute(const int8_t *in, int8_t *out, const int32_t size[4], const 
             for (int32_t k = 0; k < size[2]; k++)
                 for (int32_t l = 0; l < size[3]; l++)
                     *out++ = in[i * step[0] + j * step[1] + k * step[2] + l * step[3]];
+}
+"""
+
+_ENLARGE = r"""
+/* Each element `down` times in height and `across` times in width. */
+static void enlarge(const int8_t *in, int8_t *out, const int32_t size[3], int32_t down, int32_t across)
+{
+    for (int32_t i = 0; i < size[0] * down; i++)
+        for (int32_t j = 0; j < size[1] * across; j++, out += size[2])
+            memcpy(out, in + ((i / down) * size[1] + j / across) * size[2], (size_t)size[2]);
 }
 """
 
@@ -287,6 +304,7 @@ KERNELS: dict[str, tuple[str, tuple[str, ...]]] = {
     "multiply": (_PRODUCT, ("scaled", "clamped")),
     "copy_rows": (_COPY, ()),
     "permute": (_PERMUTE, ()),
+    "enlarge": (_ENLARGE, ()),
     "limit": (_LIMIT, ("clamped",)),
     "look_up": (_LOOK_UP, ()),
     "softmax": (_SOFTMAX, ("arithmetic", "clamped")),

@@ -72,6 +72,7 @@ class _Writer:
         self.owner = shared(graph)
         self.edges = {**_edges(graph, graph.inputs, "input"), **_edges(graph, graph.outputs, "output")}
         self.kept = _edges(graph, [state.name for state in graph.states], "state")
+        self.stored: dict[str, str] = {}
         self.used: set[str] = set()
         self.constants: list[str] = []
         self.calls: list[str] = []
@@ -84,7 +85,9 @@ class _Writer:
 
     def place(self, name: str) -> str:
         """Where a tensor lies, as a C expression."""
-        return self.edges.get(name) or self.kept.get(self.owner[name]) or f"arena + {self.offsets[name]}"
+        owner = self.owner[name]
+        known = self.edges.get(name) or self.kept.get(owner) or self.stored.get(owner)
+        return known or f"arena + {self.offsets[name]}"
 
     def assign(self, state: q.State) -> None:
         """What the next run reads, unless it lies there already."""
@@ -203,7 +206,7 @@ def _sum(writer: _Writer, op: q.Add | q.Sub) -> None:
     common = 2 * max(source.scale for source in sources)
     multipliers, shifts = quantize_multipliers(np.array([source.scale / common for source in sources]))
     last = quantize_multipliers(np.array(common / ((1 << quant_reference.ADD_LEFT_SHIFT) * target.scale)))
-    fields = [target.size, [source.zero_point for source in sources], multipliers, shifts]
+    fields = [*_sides(sources, target), [source.zero_point for source in sources], multipliers, shifts]
     sign = -1 if isinstance(op, q.Sub) else 1
     record = writer.record(
         "addition", [*fields, sign, *last, target.zero_point, *graph.bounds(op, op.activation)]
@@ -214,15 +217,9 @@ def _sum(writer: _Writer, op: q.Add | q.Sub) -> None:
 def _product(writer: _Writer, op: q.Mul) -> None:
     graph = writer.graph
     sources, target = [graph.tensor_of(op, index) for index in range(2)], graph.output_of(op)
-    size = _four(target.shape)
-    steps = [
-        [step if length > 1 else 0 for step, length in zip(_steps(source), _four(source.shape), strict=True)]
-        for source in sources
-    ]
     zeros = [source.zero_point for source in sources]
     fields = [
-        size,
-        *steps,
+        *_sides(sources, target),
         *zeros,
         *graph.product_multiplier(op),
         target.zero_point,
@@ -231,14 +228,26 @@ def _product(writer: _Writer, op: q.Mul) -> None:
     writer.call("multiply", writer.record("product", fields), *map(writer.place, (*op.inputs, op.output)))
 
 
+def _sides(sources: list[q.Tensor], target: q.Tensor) -> list[list[int]]:
+    """The size of the result, and the steps through both sides: 0 where a size of 1 is repeated."""
+    steps = [
+        [step if length > 1 else 0 for step, length in zip(_steps(source), source.shape, strict=True)]
+        for source in sources
+    ]
+    return [_four(target.shape), *map(_last_four, steps)]
+
+
+def _last_four(steps: list[int]) -> list[int]:
+    return [0, 0, 0, 0, *steps][-4:]
+
+
 def _four(shape: tuple[int, ...]) -> list[int]:
-    return [1] * (4 - len(shape)) + list(shape)
+    return [1, 1, 1, 1, *shape][-4:]
 
 
 def _steps(tensor: q.Tensor) -> list[int]:
-    """Bytes between neighbours on each of four axes."""
-    sizes = _four(tensor.shape)
-    return [int(np.prod(sizes[axis + 1 :])) for axis in range(4)]
+    """Bytes between neighbours on each axis."""
+    return [int(np.prod(tensor.shape[axis + 1 :])) for axis in range(len(tensor.shape))]
 
 
 def _concat(writer: _Writer, op: q.Concat) -> None:
@@ -267,19 +276,30 @@ def _reshape(writer: _Writer, op: q.Reshape) -> None:
         writer.calls.append(f"    memcpy({writer.place(op.output)}, {writer.place(op.inputs[0])}, {size});")
 
 
+def _constant(writer: _Writer, op: q.Constant) -> None:
+    """It stays where it is stored; an output of the model is the caller's, and is copied."""
+    name = writer.constant("values", "int8_t", op.values)
+    if op.output in writer.edges:
+        writer.calls.append(f"    memcpy({writer.place(op.output)}, {name}, {op.values.size});")
+    else:
+        writer.stored[op.output] = name
+
+
 def _transpose(writer: _Writer, op: q.Transpose) -> None:
-    missing = 4 - len(op.order)
-    order = [*range(missing), *(axis + missing for axis in op.order)]
     steps = _steps(writer.graph.tensor_of(op))
-    _gather(writer, op, writer.place(op.inputs[0]), [steps[axis] for axis in order])
+    _gather(writer, op, writer.place(op.inputs[0]), [steps[axis] for axis in op.order])
 
 
 def _slice(writer: _Writer, op: q.Slice) -> None:
-    missing = 4 - len(op.steps)
     steps = _steps(writer.graph.tensor_of(op))
-    start = sum(at * step for at, step in zip(op.starts, steps[missing:], strict=True))
-    taken = [by * step for by, step in zip([1] * missing + list(op.steps), steps, strict=True)]
+    start = sum(at * step for at, step in zip(op.starts, steps, strict=True))
+    taken = [by * step for by, step in zip(op.steps, steps, strict=True)]
     _gather(writer, op, f"{writer.place(op.inputs[0])} + {start}", taken)
+
+
+def _enlarge(writer: _Writer, op: q.Enlarge) -> None:
+    size = writer.constant("size", "int32_t", writer.graph.tensor_of(op).shape[1:])
+    writer.call("enlarge", writer.place(op.inputs[0]), writer.place(op.output), size, *op.factors)
 
 
 def _gather(writer: _Writer, op: q.Op, source: str, steps: list[int]) -> None:
@@ -287,7 +307,7 @@ def _gather(writer: _Writer, op: q.Op, source: str, steps: list[int]) -> None:
     target = writer.graph.output_of(op)
     names = [
         writer.constant("size", "int32_t", _four(target.shape)),
-        writer.constant("step", "int32_t", steps),
+        writer.constant("step", "int32_t", _last_four(steps)),
     ]
     writer.call("permute", source, writer.place(target.name), *names)
 
@@ -326,6 +346,8 @@ WRITERS: dict[type[q.Op], Callable[[_Writer, Any], None]] = {
     q.Reshape: _reshape,
     q.Transpose: _transpose,
     q.Slice: _slice,
+    q.Enlarge: _enlarge,
+    q.Constant: _constant,
     q.Clamp: _clamp,
     q.LookUp: _look_up,
     q.Softmax: _softmax,

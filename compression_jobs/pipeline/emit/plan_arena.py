@@ -52,11 +52,13 @@ def scratch(op: q.Op, name: str) -> str:
 
 
 def _scratches(graph: q.QuantGraph, op: q.Op) -> dict[str, int]:
-    """Names and sizes of what an operator gathers first: a window, or a factor whose sizes of 1 are repeated."""
+    """Names and sizes of what an operator gathers first: a window, or a term or factor whose sizes of 1 are repeated."""
     if isinstance(op, q.Conv | q.DepthwiseConv) and not is_direct(op):
         height, width = kernel_of(op)
         return {scratch(op, op.inputs[0]): height * width * graph.tensor_of(op).shape[3]}
-    if isinstance(op, q.Mul):
+    if isinstance(op, q.Constant):
+        return {scratch(op, "a byte"): 1}
+    if isinstance(op, q.Add | q.Sub | q.Mul):
         target = graph.output_of(op)
         return {
             scratch(op, name): target.size for name in op.inputs if graph.tensors[name].shape != target.shape

@@ -302,6 +302,24 @@ def _transpose(writer: _Writer, op: q.Transpose) -> None:
         writer.give(real, op.output, "own")
 
 
+def _enlarge(writer: _Writer, op: q.Enlarge) -> None:
+    scales = writer.constant(f"{op.output}:scales", np.array([1, 1, *op.factors], np.float32))
+    source = writer.take(op.inputs[0], "channels_second")
+    how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    real = writer.node("Resize", [source, "", scales], f"{op.output}:enlarged", **how)
+    writer.give(real, op.output, "channels_second")
+
+
+def _constant(writer: _Writer, op: q.Constant) -> None:
+    tensor = writer.graph.output_of(op)
+    names = [
+        writer.constant(f"{op.output}:values", op.values),
+        writer.constant(f"{op.output}:scale", np.array(tensor.scale, np.float32).reshape(())),
+        writer.constant(f"{op.output}:zero_point", np.array(tensor.zero_point, np.int8).reshape(())),
+    ]
+    writer.same(op.output, "own", writer.node("DequantizeLinear", names, f"{op.output}:constant"))
+
+
 def _slice(writer: _Writer, op: q.Slice) -> None:
     order, sizes = _order_of(writer, op), writer.graph.output_of(op).shape
     places = [0, 3, 1, 2] if order == "channels_second" else [*range(len(sizes))]
@@ -369,6 +387,8 @@ WRITERS: dict[type[q.Op], Callable[[_Writer, Any], None]] = {
     q.Reshape: _reshape,
     q.Transpose: _transpose,
     q.Slice: _slice,
+    q.Enlarge: _enlarge,
+    q.Constant: _constant,
     q.Softmax: _softmax,
     q.Island: _island,
 }

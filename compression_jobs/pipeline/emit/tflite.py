@@ -201,6 +201,18 @@ def _transpose(writer: _Writer, op: q.Transpose) -> None:
     writer.add(op, OPERATOR.TRANSPOSE, 2, schema.TransposeOptionsT(), (writer.numbers(op.order),))
 
 
+def _enlarge(writer: _Writer, op: q.Enlarge) -> None:
+    size = writer.numbers(writer.graph.output_of(op).shape[1:3])
+    options = schema.ResizeNearestNeighborOptionsT()
+    writer.add(op, OPERATOR.RESIZE_NEAREST_NEIGHBOR, 2, options, (size,))
+
+
+def _constant(writer: _Writer, op: q.Constant) -> None:
+    tensor = writer.graph.output_of(op)
+    scales = np.array([tensor.scale])
+    writer.indices[op.output] = writer.file.constant(op.values, scales, zero_point=tensor.zero_point)
+
+
 def _slice(writer: _Writer, op: q.Slice) -> None:
     sizes = writer.graph.output_of(op).shape
     ends = [
@@ -247,6 +259,8 @@ WRITERS: dict[type[q.Op], Callable[[_Writer, Any], None]] = {
     q.Reshape: _reshape,
     q.Transpose: _transpose,
     q.Slice: _slice,
+    q.Enlarge: _enlarge,
+    q.Constant: _constant,
     q.Softmax: _softmax,
     q.LookUp: _look_up,
 }

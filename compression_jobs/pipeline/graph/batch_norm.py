@@ -9,7 +9,7 @@ al. 2018, section 3.2.
 import torch
 from torch import Tensor
 
-from compression_jobs.pipeline.graph.net import EPSILON, BatchNorm, Dense, Layer, Net, Op, Plain
+from compression_jobs.pipeline.graph.net import EPSILON, BatchNorm, Dense, Embedding, Layer, Net, Op, Plain
 
 FEWEST_ROWS = 8
 ENDINGS = ("Softmax", "LogSoftmax", "Sigmoid")
@@ -38,7 +38,7 @@ def _insert(net: Net, layer: Layer, values: Tensor) -> None:
 
 
 def _can_follow(net: Net, layer: Layer) -> bool:
-    on_last_axis = isinstance(layer, Dense) and not layer.is_flat
+    on_last_axis = isinstance(layer, (Dense, Embedding)) and not layer.is_flat
     if _ends(net, layer.output) or layer.quantizer is not None or on_last_axis:
         return False
     return not any(isinstance(reader, BatchNorm) for reader in net.readers(layer.output))

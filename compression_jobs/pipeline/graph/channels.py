@@ -80,7 +80,9 @@ class _Tracer:
 
     def follow(self, op: n.Op) -> None:
         """Say which space the outputs belong to, and what the operator has to do with its inputs' spaces."""
-        if isinstance(op, n.Layer):
+        if isinstance(op, n.Embedding):
+            self._lost(op)
+        elif isinstance(op, n.Layer):
             self._layer(op)
         elif isinstance(op, n.BatchNorm):
             self._along(op, op.inputs[0])

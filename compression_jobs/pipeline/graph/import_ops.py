@@ -224,6 +224,10 @@ def _slice(graph: Graph, node: NodeProto) -> n.Op:
 def _gather(graph: Graph, node: NodeProto) -> n.Op:
     axis = attributes(node).get("axis", 0)
     table, index = graph.constant(node, 0), graph.constant(node, 1)
+    if table is not None and table.ndim == 2 and axis == 0 and table.dtype == np.float32 and index is None:
+        is_flat = len(graph.shapes[node.output[0]]) == 2
+        rows = torch.from_numpy(np.array(table))
+        return n.Embedding(node.name, node.input[1], node.output[0], rows, is_flat)
     if table is not None and axis == 0:
         return _plain(graph, node, lambda rows, places: rows[places.long()])
     if index is None:

@@ -43,6 +43,8 @@ TIDY: tuple[Rewrite, ...] = (
     structure.constants_to_initializers,
 )
 REWRITES: tuple[Rewrite, ...] = (
+    opset.write_out_newer,
+    structure.constants_to_initializers,
     fold_to_the_end,
     opset.to_opset,
     structure.name_nodes,

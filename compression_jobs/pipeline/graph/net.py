@@ -55,6 +55,11 @@ class Layer(Op):
         return self.width_of(self.weight)
 
     @property
+    def matrix(self) -> Tensor:
+        """The weights with one row a channel that it makes."""
+        return self.weight.detach().reshape(self.width, -1)
+
+    @property
     def used_weight(self) -> Tensor:
         """The weights as the forward pass uses them."""
         return self.weight if self.quantizer is None else cast(Tensor, self.quantizer(self.weight))
@@ -133,6 +138,25 @@ class ConvTranspose(Layer):
         )
         places = (self.strides, self.padding, self.output_padding, self.groups, self.dilations)
         return cast(Tensor, convolve(x, self.used_weight, self.bias, *places))
+
+
+class Embedding(Layer):
+    """Rows of a table by their numbers; weights are (numbers, out). It has no bias."""
+
+    out_axis, in_axis = 1, 0
+
+    def __init__(self, name: str, source: str, output: str, weight: Tensor, is_flat: bool) -> None:
+        super().__init__(name, source, output, weight, torch.zeros(0))
+        self.is_flat = is_flat  # one number a row
+
+    @property
+    def matrix(self) -> Tensor:
+        """The weights with one row a channel that it makes."""
+        return self.weight.detach().T
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The row of each number; below 0 they count from the end."""
+        return self.used_weight[x.long()]
 
 
 class BatchNorm(Op):

@@ -19,6 +19,8 @@ from compression_jobs.pipeline.graph.quant_ranges import (
     find_range,
 )
 
+NOTHING = 2e-6  # how far a tensor reaches at least that is not always 0
+
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -30,6 +32,25 @@ def calibrate(graph: Graph, rows: FloatArray, method: Calibration, percentile: f
     histograms = collect(batches)
     _finite({name: (found.low, found.high) for name, found in histograms.items()})
     return {name: find_range(found, method, percentile) for name, found in histograms.items()}
+
+
+def alive(graph: Graph, ranges: dict[str, Range]) -> dict[str, Range]:
+    """Ranges in which a tensor that was 0 on all rows reaches as far as what it is made of.
+
+    A scale for nothing would be so small that what made the 0 could not be brought to it in integers.
+    """
+    found = dict(ranges)
+    for node in graph.nodes:
+        for name in (name for name in node.output if name in found and _reach(found[name]) < NOTHING):
+            found[name] = (
+                0.0,
+                max((_reach(found[each]) for each in node.input if each in found), default=1.0),
+            )
+    return found
+
+
+def _reach(found: Range) -> float:
+    return max(abs(found[0]), abs(found[1]))
 
 
 def _values_of(graph: Graph, rows: FloatArray) -> Batches:

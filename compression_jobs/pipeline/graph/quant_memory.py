@@ -11,7 +11,11 @@ SUM_BYTES = 4
 
 
 def buffers(graph: q.QuantGraph) -> list[Buffer]:
-    """The lifetime of every activation in order of creation; a state is one from where it is read first."""
+    """The lifetime of every activation in order of creation; a state is one from where it is read first.
+
+    Constants lie with the weights.
+    """
+    constants = {op.output for op in graph.ops if isinstance(op, q.Constant)}
     first = dict.fromkeys(graph.inputs, 0)
     last = dict(first)
     assignments = quant_states.assignments(graph)
@@ -21,7 +25,11 @@ def buffers(graph: q.QuantGraph) -> list[Buffer]:
         kept = [state.next for state in assignments.get(op.output, ())]
         last.update(dict.fromkeys([*op.inputs, op.output, *kept], moment))
     last.update(dict.fromkeys(graph.outputs, len(graph.ops)))
-    return [Buffer(name, graph.tensors[name].size, moment, last[name]) for name, moment in first.items()]
+    return [
+        Buffer(name, graph.tensors[name].size, moment, last[name])
+        for name, moment in first.items()
+        if name not in constants
+    ]
 
 
 def micro_head_bytes(graph: q.QuantGraph) -> int:

@@ -176,6 +176,15 @@ def _transpose(graph: q.QuantGraph, op: q.Transpose, inputs: list[Int8Array]) ->
     return inputs[0].transpose(op.order)
 
 
+def _enlarge(graph: q.QuantGraph, op: q.Enlarge, inputs: list[Int8Array]) -> Int8Array:
+    height, width = op.factors
+    return inputs[0].repeat(height, axis=1).repeat(width, axis=2)
+
+
+def _constant(graph: q.QuantGraph, op: q.Constant, inputs: list[Int8Array]) -> Int8Array:
+    return op.values
+
+
 def _slice(graph: q.QuantGraph, op: q.Slice, inputs: list[Int8Array]) -> Int8Array:
     sizes = graph.output_of(op).shape
     places = [
@@ -252,6 +261,8 @@ KERNELS: dict[type[q.Op], Callable[..., Any]] = {
     q.Reshape: _reshape,
     q.Transpose: _transpose,
     q.Slice: _slice,
+    q.Enlarge: _enlarge,
+    q.Constant: _constant,
     q.Softmax: _softmax,
     q.Island: _island,
 }

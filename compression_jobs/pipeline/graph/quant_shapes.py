@@ -78,10 +78,6 @@ def _pad(op: q.Pad, sources: list[Shape], target: Shape) -> bool:
     return target == (1, height + top + bottom, width + left + right, channels)
 
 
-def _same(op: q.Op, sources: list[Shape], target: Shape) -> bool:
-    return all(shape == target for shape in sources) and len(sources) == 2
-
-
 def _broadcast(op: q.Op, sources: list[Shape], target: Shape) -> bool:
     if len(sources) != 2 or len(sources[0]) != len(sources[1]):
         return False
@@ -118,12 +114,23 @@ def _slice(op: q.Slice, sources: list[Shape], target: Shape) -> bool:
     )
 
 
+def _enlarge(op: q.Enlarge, sources: list[Shape], target: Shape) -> bool:
+    shape, (height, width) = sources[0], op.factors
+    if len(shape) != 4 or min(op.factors) < 1:
+        return False
+    return target == (1, shape[1] * height, shape[2] * width, shape[3])
+
+
+def _constant(op: q.Constant, sources: list[Shape], target: Shape) -> bool:
+    return not sources and op.values.shape == target
+
+
 RULES: dict[type[q.Op], Callable[[Any, list[Shape], Shape], bool]] = {
     q.Conv: _convolution,
     q.DepthwiseConv: _convolution,
     q.FullyConnected: _dense,
-    q.Add: _same,
-    q.Sub: _same,
+    q.Add: _broadcast,
+    q.Sub: _broadcast,
     q.Mul: _broadcast,
     q.Concat: _concat,
     q.Pool: _pool,
@@ -132,4 +139,6 @@ RULES: dict[type[q.Op], Callable[[Any, list[Shape], Shape], bool]] = {
     q.Reshape: _reshape,
     q.Transpose: _transpose,
     q.Slice: _slice,
+    q.Enlarge: _enlarge,
+    q.Constant: _constant,
 }

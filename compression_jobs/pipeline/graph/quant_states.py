@@ -24,7 +24,8 @@ def in_place(graph: q.QuantGraph) -> dict[str, str]:
     """Tensors that an operator may write straight into a state: its old bytes are not read any more by then."""
     places, found = homes(graph), dict[str, str]()
     for state in graph.states:
-        free = _last_read(graph, places, state.name) < _made(graph, state.next)
+        made = _made(graph, state.next)
+        free = _last_read(graph, places, state.name) < made and not isinstance(graph.ops[made], q.Constant)
         if free and state.next not in (*graph.outputs, *found):
             found[state.next] = state.name
     return found

@@ -32,7 +32,7 @@ FloatArray = npt.NDArray[np.float64]
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]  # top, left, bottom, right
 
-MAX_AXES = 4  # of what is repeated or reordered
+MAX_AXES = 4  # of what is repeated or reordered; a batch of 1 in front of them moves nothing
 SOFTMAX_SCALE = 1.0 / 256.0  # the specification fixes scale and zero point of int8 softmax
 SOFTMAX_ZERO_POINT = -128
 # Scale and zero point that the specification fixes for the results of functions.
@@ -96,6 +96,13 @@ class Op:
 
 
 @dataclass(frozen=True)
+class Constant(Op):
+    """A tensor that is the same in each run; it reads nothing."""
+
+    values: Int8Array
+
+
+@dataclass(frozen=True)
 class Weighted(Op):
     """An operator with weights and an activation fused into it."""
 
@@ -132,14 +139,14 @@ class FullyConnected(Weighted):
 
 @dataclass(frozen=True)
 class Add(Op):
-    """Sum of two tensors of the same shape."""
+    """Sum of two tensors; sizes of 1 are repeated, as in NumPy."""
 
     activation: Activation
 
 
 @dataclass(frozen=True)
 class Sub(Op):
-    """First tensor minus the second, of the same shape."""
+    """First tensor minus the second; sizes of 1 are repeated, as in NumPy."""
 
     activation: Activation
 
@@ -219,6 +226,13 @@ class Slice(Op):
 
 
 @dataclass(frozen=True)
+class Enlarge(Op):
+    """Each element several times in height and width: `factors`."""
+
+    factors: Pair
+
+
+@dataclass(frozen=True)
 class Softmax(Op):
     """Softmax over the last axis, to the scale the specification fixes."""
 
@@ -237,7 +251,7 @@ class Island(Op):
     reason: str
 
 
-SAME_SCALE = (Pool, Clamp, Pad, Reshape, Transpose, Slice, Concat)
+SAME_SCALE = (Pool, Clamp, Pad, Reshape, Transpose, Slice, Enlarge, Concat)
 
 
 @dataclass
@@ -339,8 +353,8 @@ def _problems_of(graph: QuantGraph, op: Op) -> Iterator[str]:
         yield f"{op.name}: the scale of its result is too small for its inputs"
     if isinstance(op, Mul) and sources[0].scale * sources[1].scale >= target.scale * (1 << 13):
         yield f"{op.name}: the product's scale is too small for its inputs"
-    if isinstance(op, Mul | Transpose | Slice) and len(target.shape) > MAX_AXES:
-        yield f"{op.name}: its tensors have {len(target.shape)} dimensions, {MAX_AXES} are the most"
+    if isinstance(op, Add | Sub | Mul | Transpose | Slice) and len(target.shape) > MAX_AXES + 1:
+        yield f"{op.name}: its tensors have {len(target.shape)} dimensions, {MAX_AXES + 1} are the most"
     if isinstance(op, Mean) and _mean_overflows(sources[0], target):
         yield f"{op.name}: the scale of its result is too small for its input"
     if isinstance(op, LookUp):

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -187,6 +187,18 @@ class Importer:
     def add(self, op: q.Op) -> None:
         """Append an operator."""
         self.graph.ops.append(op)
+
+    def constant(self, node: Node, position: int, rank: int) -> q.Tensor:
+        """A constant that an operator reads as if it were an activation, with sizes of 1 in front up to `rank`."""
+        stored = self.stored(node, position)
+        if stored is None or stored.values is None:
+            raise UnsupportedError(f"its input {position} is no constant")
+        shape = (1,) * (rank - len(stored.shape)) + stored.shape
+        name = f"{node.label}/constant {position}"
+        tensor = q.Tensor(name, shape, *_scale_of(replace(stored, shape=shape)))
+        self.graph.tensors[name] = tensor
+        self.add(q.Constant(name, (), name, stored.values.reshape(shape)))
+        return tensor
 
     def numbers(self, node: Node, position: int) -> list[int]:
         """A constant of whole numbers."""

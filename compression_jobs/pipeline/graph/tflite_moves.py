@@ -10,6 +10,7 @@ from compression_jobs.pipeline.graph.tflite_importer import Importer, Unsupporte
 from compression_jobs.pipeline.graph.tflite_reading import Node
 
 Shape = tuple[int, ...]
+MOST_TIMES = 32  # a plan has a move for each
 
 
 def reshaped(importer: Importer, node: Node, source: q.Tensor, shape: Shape, what: str) -> q.Tensor:
@@ -34,24 +35,76 @@ def _transpose(importer: Importer, node: Node) -> None:
 
 
 def _pad(importer: Importer, node: Node) -> None:
-    """Put off: a convolution or maximum behind it may take it over."""
+    """That of height and width is put off: a convolution or maximum behind it may take it over."""
     source, amounts = importer.source(node), importer.numbers(node, 1)
-    if (
-        len(source.shape) != 4
-        or len(amounts) != 8
-        or any(amounts[i] for i in (0, 1, 6, 7))
-        or min(amounts) < 0
-    ):
-        raise UnsupportedError("only padding of height and width has an int8 form here")
+    if len(amounts) != 2 * len(source.shape) or any(amounts[:2]) or min(amounts) < 0:
+        raise UnsupportedError(
+            "only padding by constant amounts, and not of the batch, has an int8 form here"
+        )
+    if len(node.outputs) != 1:
+        raise UnsupportedError(f"it has {len(node.outputs)} results")
     value = source.zero_point
     if node.kind == "PADV2":
         fill = importer.stored(node, 2)
         if fill is None or fill.values is None or fill.dtype != "int8" or fill.values.size != 1:
             raise UnsupportedError("it pads with a value that is computed")
         value = int(fill.values.ravel()[0])
-    if len(node.outputs) != 1:
-        raise UnsupportedError(f"it has {len(node.outputs)} results")
-    importer.pads[node.outputs[0]] = (node.inputs[0], (amounts[2], amounts[4], amounts[3], amounts[5]), value)
+    if len(source.shape) == 4 and not any(amounts[6:]):
+        around = amounts[2], amounts[4], amounts[3], amounts[5]
+        importer.pads[node.outputs[0]] = (node.inputs[0], around, value)
+    elif value == source.zero_point:
+        _pad_each_axis(importer, node, source, amounts)
+    else:
+        raise UnsupportedError(
+            "only height and width of a picture can be padded with something else than zeros"
+        )
+
+
+def _pad_each_axis(importer: Importer, node: Node, source: q.Tensor, amounts: list[int]) -> None:
+    """One axis after the other, each as the width of a picture."""
+    target, shape = importer.target(node), list(source.shape)
+    for axis in range(1, len(shape)):
+        before, after = amounts[2 * axis : 2 * axis + 2]
+        if before or after:
+            rows, channels = int(np.prod(shape[:axis])), int(np.prod(shape[axis + 1 :]))
+            picture = (1, rows, shape[axis], channels)
+            flat = reshaped(importer, node, source, picture, f"axis {axis}")
+            shape[axis] += before + after
+            source = importer.between(target, (1, rows, shape[axis], channels), f"axis {axis} padded")
+            importer.add(q.Pad(source.name, (flat.name,), source.name, (0, before, 0, after)))
+    importer.add(q.Reshape(f"{node.label}/shape", (source.name,), target.name))
+
+
+def _enlarge(importer: Importer, node: Node) -> None:
+    source, size = importer.source(node), importer.numbers(node, 1)
+    if len(source.shape) != 4 or len(size) != 2 or node.options.AlignCorners():
+        raise UnsupportedError("only pictures whose corners are not aligned can be resized here")
+    factors = size[0] // source.shape[1], size[1] // source.shape[2]
+    exact = [source.shape[1] * factors[0], source.shape[2] * factors[1]] == size
+    if not exact or max(factors) > MOST_TIMES:
+        raise UnsupportedError(
+            f"only a whole number of times as high and as wide, up to {MOST_TIMES}, has an int8 form here"
+        )
+    importer.add(q.Enlarge(node.label, (source.name,), importer.target(node).name, factors))
+
+
+def _depth_to_space(importer: Importer, node: Node) -> None:
+    """Blocks of channels spread over height and width, or (SPACE_TO_DEPTH) the other way round."""
+    source, target, block = importer.source(node), importer.target(node), node.options.BlockSize()
+    spread = node.kind == "DEPTH_TO_SPACE"
+    small = source.shape if spread else target.shape
+    if len(source.shape) != 4 or len(target.shape) != 4 or block < 1 or small[3] % (block * block):
+        raise UnsupportedError("its blocks do not fit its channels")
+    _, height, width, channels = small
+    apart, together = (
+        (1, height, width, block, channels // block),
+        (1, height, block, width, channels // block),
+    )
+    before, after = (apart, together) if spread else (together, apart)
+    flat = reshaped(importer, node, source, before, "blocks")
+    moved = importer.between(target, after, "moved")
+    importer.add(q.Transpose(node.label, (flat.name,), moved.name, (0, 1, 3, 2, 4)))
+    importer.add(q.Reshape(f"{node.label}/shape", (moved.name,), target.name))
 
 
 # --- slices ----------------------------------------------------------------------------------------
@@ -167,6 +220,8 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     "TRANSPOSE": _transpose,
     "PAD": _pad,
     "PADV2": _pad,
+    "RESIZE_NEAREST_NEIGHBOR": _enlarge,
+    **dict.fromkeys(("DEPTH_TO_SPACE", "SPACE_TO_DEPTH"), _depth_to_space),
     "STRIDED_SLICE": _strided_slice,
     "SLICE": _slice,
     "SPLIT": _split,

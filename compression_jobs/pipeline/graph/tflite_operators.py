@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from compression_jobs.pipeline.graph import quantgraph as q
@@ -12,6 +13,7 @@ from compression_jobs.pipeline.graph.quant_windows import same_padding
 from compression_jobs.pipeline.graph.tflite_importer import Importer, UnsupportedError
 from compression_jobs.pipeline.graph.tflite_moves import reshaped
 from compression_jobs.pipeline.graph.tflite_reading import Node
+from compression_jobs.pipeline.graph.tflite_transposed import transpose_conv
 
 
 def _conv(importer: Importer, node: Node) -> None:
@@ -64,9 +66,8 @@ def _fully_connected(importer: Importer, node: Node) -> None:
     outputs, inputs = weights.values.shape
     source = importer.source(node)
     if source.size != inputs:
-        raise UnsupportedError(
-            f"{source.size} inputs meet weights for {inputs}: only one row has an int8 form here"
-        )
+        _rows(importer, node, source, weights)
+        return
     activation, target = importer.activation(node.options), importer.target(node)
     flat = reshaped(importer, node, source, (1, inputs), "flat")
     result = target if len(target.shape) == 2 else importer.between(target, (1, outputs), "flat")
@@ -75,9 +76,39 @@ def _fully_connected(importer: Importer, node: Node) -> None:
         importer.add(q.Reshape(f"{node.label}/shape", (result.name,), target.name))
 
 
+def _rows(importer: Importer, node: Node, source: q.Tensor, weights: q.Weights) -> None:
+    """A dense layer on each of several rows: a convolution whose windows are rows."""
+    outputs, inputs = weights.values.shape
+    rows = source.size // inputs
+    if source.size != rows * inputs:
+        raise UnsupportedError(f"{source.size} inputs are no whole number of rows of {inputs}")
+    activation, target = importer.activation(node.options), importer.target(node)
+    flat = reshaped(importer, node, source, (1, rows, 1, inputs), "rows")
+    result = importer.between(target, (1, rows, 1, outputs), "rows")
+    window = q.Weights(weights.values.reshape(outputs, 1, 1, inputs), weights.scales, weights.bias)
+    place = (node.label, (flat.name,), result.name)
+    importer.add(q.Conv(*place, window, activation, (1, 1), (0, 0, 0, 0), (1, 1)))
+    importer.add(q.Reshape(f"{node.label}/shape", (result.name,), target.name))
+
+
+def _sides(importer: Importer, node: Node) -> tuple[str, ...]:
+    """Both terms or factors, with as many axes; one of them may be a constant."""
+    ranks = [len(stored.shape) for stored in (importer.stored(node, 0), importer.stored(node, 1)) if stored]
+    found = []
+    for position in range(2):
+        stored = importer.stored(node, position)
+        if stored is not None and stored.values is not None:
+            found.append(importer.constant(node, position, max(ranks)).name)
+        else:
+            source = importer.source(node, position)
+            shape = (1,) * (max(ranks) - len(source.shape)) + source.shape
+            found.append(reshaped(importer, node, source, shape, f"side {position}").name)
+    return tuple(found)
+
+
 def _arithmetic(kind: type[q.Add] | type[q.Sub] | type[q.Mul]) -> Callable[[Importer, Node], None]:
     def handle(importer: Importer, node: Node) -> None:
-        sources = tuple(importer.source(node, position).name for position in range(2))
+        sources = _sides(importer, node)
         activation, target = importer.activation(node.options), importer.target(node)
         importer.add(kind(node.label, sources, target.name, activation))
 
@@ -91,19 +122,34 @@ def _concat(importer: Importer, node: Node) -> None:
     importer.clamped(node, lambda target: importer.add(q.Concat(node.label, sources, target.name, axis)))
 
 
-def _mean(importer: Importer, node: Node) -> None:
+def _reduce(importer: Importer, node: Node) -> None:
+    """A mean or maximum over axes side by side, with nothing in front of them: over height and width of a picture."""
     source, target = importer.source(node), importer.target(node)
-    axes = sorted({axis % len(source.shape) for axis in importer.numbers(node, 1)})
-    if axes != list(range(1, len(source.shape) - 1)) or len(source.shape) not in (3, 4):
-        raise UnsupportedError("only means over height and width have an int8 form here")
-    channels = source.shape[-1]
-    if len(source.shape) == 3:
-        source = reshaped(importer, node, source, (1, 1, *source.shape[1:]), "picture")
-    plain = target.shape in ((1, channels), (1, 1, 1, channels))
-    result = target if plain else importer.between(target, (1, channels), "flat")
-    importer.add(q.Mean(node.label, (source.name,), result.name))
+    picture, channels = _picture(importer, node, source)
+    plain = target.shape in ((1, channels), (1, 1, 1, channels)) and node.kind == "MEAN"
+    result = target if plain else importer.between(target, (1, 1, 1, channels), "reduced")
+    if node.kind == "MEAN":
+        importer.add(q.Mean(node.label, (picture.name,), result.name))
+    else:
+        kernel, place = picture.shape[1:3], (node.label, (picture.name,), result.name)
+        importer.add(q.Pool(*place, "max", (kernel[0], kernel[1]), (1, 1), (0, 0, 0, 0)))
     if result is not target:
         importer.add(q.Reshape(f"{node.label}/shape", (result.name,), target.name))
+
+
+def _picture(importer: Importer, node: Node, source: q.Tensor) -> tuple[q.Tensor, int]:
+    """The input with all that is reduced as its height and width, and how many numbers are left."""
+    rank = len(source.shape)
+    axes = sorted({axis % rank for axis in importer.numbers(node, 1)})
+    first, last = (axes[0], axes[-1] + 1) if axes else (0, 0)
+    if not axes or axes != [*range(first, last)] or int(np.prod(source.shape[:first])) != 1 or not first:
+        raise UnsupportedError(
+            "only axes side by side, with sizes of 1 in front of them, can be reduced here"
+        )
+    if rank == 4 and axes == [1, 2]:
+        return source, source.shape[3]
+    count, channels = (int(np.prod(part)) for part in (source.shape[first:last], source.shape[last:]))
+    return reshaped(importer, node, source, (1, count, 1, channels), "picture"), channels
 
 
 def _softmax(importer: Importer, node: Node) -> None:
@@ -145,6 +191,7 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     **tflite_states.HANDLERS,
     "CONV_2D": _conv,
     "DEPTHWISE_CONV_2D": _conv,
+    "TRANSPOSE_CONV": transpose_conv,
     "FULLY_CONNECTED": _fully_connected,
     "ADD": _arithmetic(q.Add),
     "SUB": _arithmetic(q.Sub),
@@ -152,7 +199,8 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     "CONCATENATION": _concat,
     "MAX_POOL_2D": _pool,
     "AVERAGE_POOL_2D": _pool,
-    "MEAN": _mean,
+    "MEAN": _reduce,
+    "REDUCE_MAX": _reduce,
     "SOFTMAX": _softmax,
     "RELU": _rectify("relu"),
     "RELU6": _rectify("relu6"),

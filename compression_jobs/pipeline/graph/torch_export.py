@@ -47,6 +47,9 @@ class Writer:
             return [self._conv(op)]
         if isinstance(op, n.ConvTranspose):
             return [self._transposed(op)]
+        if isinstance(op, n.Embedding):
+            table = self._constant(f"{op.name}_weight", _array(op.used_weight))
+            return [make_node("Gather", [table, op.inputs[0]], op.outputs, op.name, axis=0)]
         if isinstance(op, n.BatchNorm):
             return [self._batch_norm(op)]
         if isinstance(op, n.Reshape):

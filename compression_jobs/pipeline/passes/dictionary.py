@@ -1,7 +1,8 @@
 """Large layers as sparse sums of atoms: W = D S with few non-zero entries in each column of S.
 
 Orthogonal matching pursuit (Pati et al. 1993) finds S, the method of optimal directions (Engan et al. 1999)
-improves D. A layer becomes two: S, sparse, then D. It saves bytes after coding, not computation.
+improves D. A layer becomes two: S, sparse, then D; an embedding becomes a sparse table, then D. It saves bytes after
+coding, not computation.
 """
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from compression_jobs.pipeline.graph.batch_norm import fold_batch_norm
 from compression_jobs.pipeline.graph.graph import Array
-from compression_jobs.pipeline.graph.net import Conv, Dense, Layer, Net
+from compression_jobs.pipeline.graph.net import Conv, Dense, Embedding, Layer, Net
 from compression_jobs.pipeline.passes.factorize import replace_by_product
 from compression_jobs.pipeline.passes.keepers import zeros_kept
 from compression_jobs.pipeline.passes.kinds import Material
@@ -25,7 +26,7 @@ def dictionary(net: Net, options: DictionaryOptions, material: Material) -> Net:
     chance = np.random.default_rng(material.seed)
     for layer in net.layers():
         if _is_large(layer, options):
-            matrix = layer.weight.detach().reshape(layer.width, -1).numpy().astype(np.float64)
+            matrix = layer.matrix.numpy().astype(np.float64)
             atoms = max(round(layer.width * options.atoms), 1)
             left, right = learn(matrix, atoms, min(options.nonzeros, atoms), chance)
             replace_by_product(net, layer, torch.from_numpy(left).float(), torch.from_numpy(right).float())
@@ -37,7 +38,7 @@ def dictionary(net: Net, options: DictionaryOptions, material: Material) -> Net:
 
 
 def _is_large(layer: Layer, options: DictionaryOptions) -> bool:
-    whole = isinstance(layer, Dense) or (isinstance(layer, Conv) and layer.groups == 1)
+    whole = isinstance(layer, (Dense, Embedding)) or (isinstance(layer, Conv) and layer.groups == 1)
     return whole and layer.weight.numel() >= options.smallest
 
 

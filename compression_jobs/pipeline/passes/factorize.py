@@ -1,6 +1,6 @@
 """Layers as products of two thinner ones: truncated singular value decomposition.
 
-Dense layers: Xue et al. 2013; convolutions (k x k to r channels, then 1 x 1): Zhang et al. 2016, "Accelerating
+Dense layers and embeddings: Xue et al. 2013; convolutions (k x k to r channels, then 1 x 1): Zhang et al. 2016, "Accelerating
 Very Deep Convolutional Networks". The rank of each layer follows from the energy that must remain, or a share.
 """
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compression_jobs.pipeline.graph.batch_norm import fold_batch_norm
-from compression_jobs.pipeline.graph.net import Conv, Dense, Layer, Net
+from compression_jobs.pipeline.graph.net import Conv, Dense, Embedding, Layer, Net
 from compression_jobs.pipeline.passes.kinds import Material
 from compression_jobs.pipeline.passes.training import Trainer
 from compression_jobs.pipeline.passes.training_options import FactorizeOptions
@@ -35,11 +35,11 @@ def factorize(net: Net, options: FactorizeOptions, material: Material) -> Net:
 def _can_split(layer: Layer) -> bool:
     if isinstance(layer, Conv):
         return layer.groups == 1
-    return isinstance(layer, Dense)
+    return isinstance(layer, (Dense, Embedding))
 
 
 def _split(net: Net, layer: Layer, options: FactorizeOptions) -> None:
-    matrix = layer.weight.detach().reshape(layer.width, -1)
+    matrix = layer.matrix
     left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
     rank = _rank(values, options)
     if rank * sum(matrix.shape) >= matrix.numel():
@@ -50,7 +50,7 @@ def _split(net: Net, layer: Layer, options: FactorizeOptions) -> None:
 
 def energy_for(layers: list[Layer], budget: float) -> float:
     """The largest energy at which the layers keep at most this share of their weights; found by halving."""
-    shapes = [layer.weight.detach().reshape(layer.width, -1) for layer in layers]
+    shapes = [layer.matrix for layer in layers]
     spectra = [torch.linalg.svdvals(matrix.double()) for matrix in shapes]
     allowed = budget * sum(matrix.numel() for matrix in shapes)
     low, high = 0.0, 1.0
@@ -91,6 +91,10 @@ def replace_by_product(net: Net, layer: Layer, left: Tensor, right: Tensor) -> t
         point = left.reshape(*left.shape, *ones)
         window = {"strides": ones, "pads": [0] * 2 * spatial, "dilations": ones, "groups": 1}
         second: Layer = Conv(second_name, inside, layer.output, point, layer.bias.detach().clone(), **window)
+    elif isinstance(layer, Embedding):
+        first = Embedding(first_name, source, inside, right.T.contiguous(), layer.is_flat)
+        second = Dense(second_name, inside, layer.output, left, None)
+        second.is_flat = layer.is_flat
     else:
         first = Dense(first_name, source, inside, right, None)
         second = Dense(second_name, inside, layer.output, left, layer.bias.detach().clone())

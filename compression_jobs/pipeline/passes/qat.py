@@ -20,6 +20,7 @@ ROWS = 256
 FUSED = ("Relu", "Clip")
 RESCALED = ("Add", "GlobalAveragePool")
 BINS = 2048
+NOTHING = 1e-6
 
 
 def qat(net: Net, options: QatOptions, material: Material) -> Net:
@@ -57,7 +58,9 @@ def insert_fake_quant(net: Net, options: QatOptions, material: Material) -> None
 
 
 def _best_range(values: torch.Tensor) -> tuple[float, float]:
-    low, high = min(float(values.min()), 0.0), max(float(values.max()), 1e-6)
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    if high - low < NOTHING:
+        return 0.0, 1.0  # it may come alive while training
     histogram = Histogram(low, high, torch.zeros(BINS, dtype=torch.float64).numpy())
     histogram.add(values.numpy())
     return find_range(histogram, "mse")

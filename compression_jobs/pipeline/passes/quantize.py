@@ -12,7 +12,7 @@ from compression_jobs.pipeline.graph import quant_islands
 from compression_jobs.pipeline.graph.bias_correction import correct_biases
 from compression_jobs.pipeline.graph.graph import Graph
 from compression_jobs.pipeline.graph.quant_build import build, refuse_unquantizable
-from compression_jobs.pipeline.graph.quant_calibrate import calibrate, synthetic_rows
+from compression_jobs.pipeline.graph.quant_calibrate import alive, calibrate, synthetic_rows
 from compression_jobs.pipeline.graph.quantgraph import QuantGraph
 from compression_jobs.pipeline.graph.rewrites.gates import integer_form
 from compression_jobs.pipeline.passes.kinds import Material
@@ -29,7 +29,7 @@ def quantize(graph: Graph, options: QuantizeOptions, material: Material) -> Quan
         graph = correct_biases(graph, rows, options.granularity, left)
     # What quantization-aware training learned counts more than what calibration finds.
     ranges = calibrate(graph, rows, options.calibration, options.percentile) | graph.ranges
-    return build(graph, ranges, options.granularity, options.float_layers)
+    return build(graph, alive(graph, ranges), options.granularity, options.float_layers)
 
 
 def _rows(graph: Graph, options: QuantizeOptions, material: Material) -> npt.NDArray[np.float32]:

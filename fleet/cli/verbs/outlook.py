@@ -63,11 +63,22 @@ def simulate(
     failing: Annotated[float, typer.Option("--failing", help="Share of devices on which it fails.")] = 0.1,
     latency: Annotated[float, typer.Option("--latency", help="0.5 is half as slow again.")] = 0.0,
     accuracy: Annotated[float, typer.Option("--accuracy", help="Share of right answers that is lost.")] = 0.0,
+    confidence: Annotated[float, typer.Option("--confidence", help="Fall of the mean confidence.")] = 0.0,
+    class_mix: Annotated[float, typer.Option("--class-mix", help="Change of the mix of answers.")] = 0.0,
+    season: Annotated[
+        list[str] | None,
+        typer.Option("--season", help="What changes on every device meanwhile, such as latency=0.3."),
+    ] = None,
+    answer_hours: Annotated[
+        float, typer.Option("--answer-hours", help="Half of the people who are asked have answered by then.")
+    ] = 4.0,
     times: Annotated[int, typer.Option("--rollouts", help="How often it is played.")] = 2000,
     as_json: AsJson = False,
 ) -> None:
     """Play a rollout of a version as bad as you say thousands of times on your devices; nothing is sent."""
-    truth = {"failing": failing, "latency": latency, "accuracy": accuracy, "rollouts": times}
+    truth: dict[str, Any] = {"failing": failing, "latency": latency, "accuracy": accuracy, "rollouts": times}
+    truth |= {"confidence": confidence, "class_mix": class_mix, "answer_hours": answer_hours}
+    truth["season"] = _numbers(season or [])
     body = order(model, version, group, app, waves, strategy) | truth
     found = client().post("/rollouts/simulate", body)
     if as_json:
@@ -78,8 +89,21 @@ def simulate(
         console.print(Text(f"  {what:8} {_percent(found[what])}"))
     console.print(Text(f"  a good version is stopped in {_percent(found['false_stops'])}"))
     show([_spread(name, found[name]) for name in ("exposed", "hours", "bytes")], SPREADS, as_json)
-    if found["unjudged"]:
-        console.print(Text(found["unjudged"]))
+    for sentence in (found["unjudged"], *found["assumed"]):
+        if sentence:
+            console.print(Text(sentence))
+
+
+def _numbers(texts: list[str]) -> dict[str, float]:
+    """`name=number` options as a mapping; a usage error names the one that is not."""
+    found = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            raise typer.BadParameter(f"'{text}' is not name=number", param_hint="--season") from None
+    return found
 
 
 def _say_forecast(found: Row) -> None:
@@ -89,7 +113,7 @@ def _say_forecast(found: Row) -> None:
     lines = [{**line, "what": f"fails on {_percent(line['failing'])}"} for line in found["power"]]
     lines += [{**line, "what": f"is {line['words']}"} for line in found["regressions"]]
     show([{**line, "stopped": _percent(line["stopped"])} for line in lines], CATCHES, False)
-    for sentence in (found["sentence"], found["unjudged"], found["warning"]):
+    for sentence in (found["sentence"], found["unjudged"], found["warning"], *found["assumed"]):
         if sentence:
             console.print(Text(sentence))
 

@@ -7,7 +7,7 @@ import typer
 from fleet.cli.output import AsJson, Column, ago, show
 from fleet.cli.server import client
 
-hooks = typer.Typer(no_args_is_help=True, help="Who is told that a rollout is held, rolled back or finished.")
+hooks = typer.Typer(no_args_is_help=True, help="Who is told how rollouts and experiments go.")
 
 SPAN: list[Column] = [
     ("device", "device"),

@@ -14,6 +14,12 @@ PACES = [
     ("no", "never: everybody of a wave at once"),
 ]
 
+JOINERS = [
+    ("join", "are asked while the rollout runs"),
+    ("always", "are asked, after its end as well"),
+    ("ignore", "are not asked"),
+]
+
 
 def text(label: str, help_text: str, max_length: int = 500) -> forms.CharField:
     """A text that may stay empty."""
@@ -46,7 +52,9 @@ class ConditionsForm(StyledForm):
     must_pass_through = text(
         "By way of versions", "Such as 2, 3: devices below them install these first.", 100
     )
-    ignore_joiners = forms.BooleanField(required=False, label="Devices that join later are not asked")
+    late_joiners = forms.ChoiceField(
+        choices=JOINERS, required=False, label="Devices that enter the group later"
+    )
 
     window_cron = text("Window: opens at", "Cron: 0 2 * * * is 02:00 every day.", 100)
     window_minutes = number("Window: minutes", "Empty: 120.", high=7 * 24 * 60)
@@ -83,7 +91,7 @@ class ConditionsForm(StyledForm):
     SECTIONS: ClassVar[dict[str, tuple[str, ...]]] = {
         "Who": (
             *("rule", "exclude", "exclude_groups", "share", "hold_back", "must_pass_through"),
-            "ignore_joiners",
+            "late_joiners",
         ),
         "When": (
             *("window_cron", "window_minutes", "window_zone", "priority"),
@@ -135,7 +143,7 @@ class ConditionsForm(StyledForm):
             **{name: data[name].strip() for name in ("rule", "exclude", "share", "hold_back")},
             "exclude_groups": [group.slug for group in data["exclude_groups"]],
             "must_pass_through": [part for part in way if part],
-            "late_joiners": "ignore" if data["ignore_joiners"] else "join",
+            "late_joiners": data["late_joiners"] or "join",
         }
 
     def _given(self, prefix: str, *names: str) -> dict[str, Any]:

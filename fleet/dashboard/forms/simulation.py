@@ -5,7 +5,8 @@ from typing import Any
 from django import forms
 
 from fleet.dashboard.forms.rollout import RolloutForm
-from fleet.rollouts.simulation import MOST_ROLLOUTS, Truth
+from fleet.rollouts.imagined import USUAL_ANSWER_S, Truth
+from fleet.rollouts.simulation import MOST_ROLLOUTS
 
 
 class SimulationForm(RolloutForm):
@@ -32,6 +33,28 @@ class SimulationForm(RolloutForm):
         label="Less accurate by (points)",
         help_text="Beyond what the trial on the device finds. Empty: 0.",
     )
+    confidence = forms.FloatField(
+        min_value=0,
+        max_value=100,
+        required=False,
+        label="Less sure by (points)",
+        help_text="Fall of the mean confidence of its answers. Empty: 0.",
+    )
+    season = forms.FloatField(
+        min_value=-100,
+        max_value=100,
+        required=False,
+        label="Everything slower by (%)",
+        help_text="What happens to every device meanwhile, whatever it runs: a hot summer. Empty: 0.",
+    )
+    answer_hours = forms.FloatField(
+        min_value=0,
+        max_value=720,
+        required=False,
+        initial=USUAL_ANSWER_S / 3600,
+        label="People answer within (hours)",
+        help_text="Half of them: approvals, what a gate asks, owners of devices that ask. Empty: 4.",
+    )
     own_verdict = forms.BooleanField(
         required=False,
         initial=True,
@@ -44,8 +67,21 @@ class SimulationForm(RolloutForm):
     def truth(self) -> Truth:
         """What the simulation takes to be true."""
         data = self.cleaned_data
-        failing, latency, accuracy = ((data[name] or 0) / 100 for name in ("failing", "latency", "accuracy"))
-        return Truth(failing, own_verdict=data["own_verdict"], latency=latency, accuracy=accuracy)
+        names = ("failing", "latency", "accuracy", "confidence", "season")
+        share = {name: (data[name] or 0) / 100 for name in names}
+        return Truth(
+            share["failing"],
+            own_verdict=data["own_verdict"],
+            latency=share["latency"],
+            accuracy=share["accuracy"],
+            confidence=share["confidence"],
+            season={"latency": share["season"]},
+        )
+
+    def answer_seconds(self) -> float:
+        """What half of the people who are asked take at most."""
+        hours = self.cleaned_data["answer_hours"]
+        return USUAL_ANSWER_S if hours is None else float(hours) * 3600
 
     def order(self) -> dict[str, Any]:
         """What the dry run takes."""

@@ -1,4 +1,4 @@
-"""Who is told that a rollout is held, rolled back or finished."""
+"""Who is told how rollouts and experiments go."""
 
 from uuid import UUID
 

@@ -1,5 +1,6 @@
 """The page that plays a rollout thousands of times before it starts."""
 
+from dataclasses import replace
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
@@ -11,7 +12,7 @@ from fleet.dashboard.access import page, reader
 from fleet.dashboard.forms.simulation import SimulationForm
 from fleet.errors import FleetError, Forbidden
 from fleet.inventory.models import DeviceGroup
-from fleet.rollouts import experience, forecast, services, simulation, strategy
+from fleet.rollouts import experience, forecast, imagined, services, simulation, strategy
 
 
 @page()
@@ -42,10 +43,12 @@ def _played(request: HttpRequest, form: SimulationForm) -> dict[str, Any]:
     rules = strategy.read(form.rules())
     plan = services.preview(reader(request), **form.order())
     now = timezone.now()
-    fleet = experience.fleet_of(plan, now)
+    fleet = replace(experience.fleet_of(plan, now), answer_s=form.answer_seconds())
     truth, rollouts = form.truth(), form.cleaned_data["rollouts"]
     found = simulation.simulate(plan, fleet, truth, rules=rules, rollouts=rollouts)
-    good = simulation.simulate(plan, fleet, simulation.Truth(rules.p0), rules=rules, rollouts=rollouts)
+    good = simulation.simulate(
+        plan, fleet, imagined.Truth(rules.p0, season=truth.season), rules=rules, rollouts=rollouts
+    )
     outlook = experience.outlook(plan, rules, now)
     return {
         "plan": plan,
@@ -56,11 +59,12 @@ def _played(request: HttpRequest, form: SimulationForm) -> dict[str, Any]:
             f"{words.share(good.stopped.mean())} of {good.n} rollouts; {words.share(rules.alpha)} is allowed."
         ),
         "outlook": outlook,
+        "assumed": simulation.assumptions(plan, fleet, truth, rules),
         "charts": simulation_charts.of(found, plan.devices, outlook),
     }
 
 
-def _headline(found: simulation.Simulated, truth: simulation.Truth, devices: int) -> str:
+def _headline(found: simulation.Simulated, truth: imagined.Truth, devices: int) -> str:
     stopped, held = found.stopped.mean(), (found.held & ~found.stopped).mean()
     parts = [f"fails on {words.share(truth.failing)} of devices"]
     parts += [f"is {forecast.regression_in_words(*each)}" for each in truth.worse.items()]

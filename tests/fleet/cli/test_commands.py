@@ -248,6 +248,11 @@ def test_a_plan_says_who_why_and_what_is_caught_and_a_simulation_how_bad_it_gets
     assert "stopped  100.0 %" in out
     found = json.loads(run("rollouts", "simulate", *planned, "--latency", "0.5", "--json")[1])
     assert (found["latency"], found["devices"]) == (0.5, 1)
+    told = ("--failing", "0", "--confidence", "0.2", "--season", "latency=0.3", "--answer-hours", "9")
+    code, out, _ = run("rollouts", "simulate", *planned, *told)
+    assert code == 0
+    assert "Half of the people who are asked answer within 9 hours" in out
+    assert run("rollouts", "simulate", *planned, "--season", "latency")[0] == 2
     assert run("rollouts", "simulate", *planned, "--failing", "7")[0] == 1
 
 

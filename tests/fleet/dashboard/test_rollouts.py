@@ -209,7 +209,7 @@ def test_further_fields_reach_the_plan(artifact: Artifact, login: Login) -> None
 EVERY_FIELD = {
     "exclude_groups": ["attic"],
     "must_pass_through": "",
-    "ignore_joiners": "on",
+    "late_joiners": "always",
     "window_cron": "0 2 * * *",
     "window_zone": "Europe/Berlin",
     "priority": "-3",
@@ -254,7 +254,7 @@ def test_every_field_of_the_wizard_reaches_the_strategy_and_the_page_of_the_roll
     answer = client.post(WIZARD, {**form(artifact), **EVERY_FIELD, "draft": "1"}, follow=True)
     made = Rollout.objects.get().strategy
     assert made["who"] | {"rule": ""} == made["who"]
-    assert (made["who"]["exclude_groups"], made["who"]["late_joiners"]) == (["attic"], "ignore")
+    assert (made["who"]["exclude_groups"], made["who"]["late_joiners"]) == (["attic"], "always")
     assert made["window"] == {"cron": "0 2 * * *", "minutes": 120, "zone": "Europe/Berlin"}
     assert made["rate"] == {"per_minute": 5, "factor": 3.0, "after_successes": 4, "most_per_minute": 50}
     assert made["budgets"] == {"device_bytes_per_day": 2_000_000, "site_bytes_per_day": 9_000_000}
@@ -307,6 +307,10 @@ def test_the_simulation_draws_what_became_of_the_rollouts(artifact: Artifact, lo
     assert all(chart.option for chart in answer.context["charts"].values())
     slower = client.get(reverse("dashboard:rollout-simulate"), {**told, "failing": "0", "latency": "50"})
     assert "fails on 0.0 % of devices and is 50% slower is stopped in 0.0 %" in slower.content.decode()
+    waits = {**told, "failing": "0", "approve_waves": "on", "answer_hours": "9", "season": "30"}
+    assert "Assumed: A delivery takes 60 s on" in slower.content.decode()
+    patient = client.get(reverse("dashboard:rollout-simulate"), waits).content.decode()
+    assert "Half of the people who are asked answer within 9 hours" in patient
     table = client.get(reverse("dashboard:rollout-simulate"), {**told, "csv": "exposed"}).content.decode()
     assert table.startswith("\ufeffdevices exposed, from") or "devices exposed, from" in table
 

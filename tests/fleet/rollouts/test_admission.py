@@ -272,21 +272,6 @@ def test_a_step_that_takes_too_long_ends() -> None:
 
 
 @pytest.mark.django_db
-def test_devices_that_join_the_group_are_asked_in_the_last_wave() -> None:
-    """Looked for once a minute, while the rollout runs."""
-    world = World(2)
-    rollout = world.create(waves=[1, "100%"])
-    world.devices["pi-9"] = world._device("pi-9")
-    world.tick(2, seconds=61)
-    joined = rollout.deliveries.get(device__name="pi-9")
-    assert (joined.wave is not None and joined.wave.number, joined.position) == (2, 3)
-    other = world.create(version=world.v2.version, waves=["100%"], who={"late_joiners": "ignore"}, priority=5)
-    world.devices["pi-10"] = world._device("pi-10")
-    world.tick(2, seconds=61)
-    assert not other.deliveries.filter(device__name="pi-10").exists()
-
-
-@pytest.mark.django_db
 def test_a_higher_priority_supersedes_what_waits_and_what_is_at_work() -> None:
     """Never two at once on a device."""
     world = World(2)

@@ -31,6 +31,11 @@ def test_from_dry_run_to_abort() -> None:
     plan = post("/plan", order).json()
     assert [len(wave) for wave in plan["waves"]] == [1, 2]
     assert "cannot show" in plan["evidence"]
+    waits = {**order, "strategy": {"waves": [1], "approve_waves": True}, "answer_hours": 10, "flaky": 0.1}
+    played = post("/simulate", {**waits, "season": {"latency": 0.1}, "confidence": 0.2}).json()
+    assert played["hours"]["q50"] > 1
+    assert "10.0% of tries fail for a reason that passes; there are 1 in all." in played["assumed"]
+    assert post("/simulate", {**order, "season": {"mood": 0.1}}).status_code == 422
     made = post("", order)
     assert made.status_code == 201, made.content
     rollout = made.json()

@@ -1,6 +1,7 @@
 """How often gates err: properties of the bets, and simulated rollouts with late reports, dependent gates, odd waves."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,22 +62,40 @@ def test_bets_on_differences_are_fair(tolerated: float, low: float, high: float)
     assert (1 - chance) * after[0] + chance * after[1] == pytest.approx(1.0)
 
 
-def through_the_gate(outcomes: list[Outcome], played: replay.Course) -> tuple[bool, int]:
-    """Whether the gate that the engine asks stops one rollout, look by look, and after how many devices."""
-    asked, goal, proven, devices = 0, played.ends[0], False, len(outcomes)
+def through_the_gate(outcomes: list[Outcome], played: replay.Course) -> tuple[bool, int, bool]:
+    """Whether the gate that the engine asks stops one rollout, after how many devices, and whether it asked a person.
+
+    A person says "go on", and is not asked the same again.
+    """
+    asked, goal, proven, held, devices = 0, played.ends[0], False, False, len(outcomes)
+    waves: list[int] = []
+    accepted: list[tuple[str, str]] = []
+    wave = 1
     while True:
         part = replay.pace.parts(np.array([asked]), np.array([goal]), np.array([proven]))
         asked = int(part[0]) if played.paced else goal
+        waves += [wave] * (asked - len(waves))
         over, going_on = asked >= goal, played.proceeds_without_evidence
-        evidence = Evidence(outcomes[:asked], 1, over, devices - asked, going_on, ["a", "b"])
+        # What devices measure is known when their wave has soaked.
+        seen = [replace(o, wave=n, measured=over or n < wave) for o, n in zip(outcomes, waves, strict=False)]
+        evidence = Evidence(seen, wave, over, devices - asked, going_on, ["a", "b"], accepted)
         verdict = evaluate(evidence, played.limits)
+        question = verdict.figures.get("question")
+        kept = any(o.result == "kept" for o in seen if o.wave == wave)
+        held |= verdict.decision == "hold" and (asked < devices or bool(question) or not kept)
         if verdict.decision == "roll_back" or asked == devices:
-            return verdict.decision == "roll_back", asked
+            return verdict.decision == "roll_back", asked, held
+        accepted += [(question[0], question[1])] if question else []
         proven = verdict.figures["e_ok"] >= verdict.figures["e_ok_needed"]
         if verdict.extend_by:
             goal = asked + verdict.extend_by
         elif over:
-            goal = next(end for end in played.ends if end > asked)
+            goal, wave = next(end for end in played.ends if end > asked), wave + 1
+
+
+def through_the_replay(played: replay.Played) -> tuple[bool, int, bool]:
+    """The same of the first rollout that was played in arrays."""
+    return bool(played.stopped[0]), int(played.exposed[0]), bool(played.held[0])
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.02, 0.1, 0.3]), st.sampled_from([7, 45, 130]))
@@ -86,27 +105,59 @@ def test_the_replay_decides_as_the_gate_does(seed: int, rate: float, devices: in
     outline = course(devices, 2)
     played = replay.play(failed[None, :], outline)
     outcomes = [Outcome(f"d{n}", "ab"[n % 2], "broken" if failed[n] else "kept", 1) for n in range(devices)]
-    assert through_the_gate(outcomes, outline) == (bool(played.stopped[0]), int(played.exposed[0]))
+    assert through_the_gate(outcomes, outline) == through_the_replay(played)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.05, 0.5, 0.9]), st.sampled_from([3, 12, 60]))
+def test_the_replay_tells_own_verdicts_from_what_could_not_be_installed(
+    seed: int, rate: float, devices: int
+) -> None:
+    """Small waves in which nobody keeps it: some went back by themselves, the others could not install it."""
+    random = np.random.default_rng(seed)
+    failed = random.random(devices) < rate
+    broken = failed & (random.random(devices) < 0.5)
+    limits = Limits(safety_limit=1.0)
+    outline = replay.Course(
+        ends(devices, 0.1, 0.2, 0.5, 1), np.arange(devices) % 2, limits, devices < 40, own_verdict=True
+    )
+    played = replay.play(failed[None, :], outline, broken=broken[None, :])
+    results = np.where(broken, "broken", np.where(failed, "worse", "kept"))
+    outcomes = [Outcome(f"d{n}", "ab"[n % 2], str(results[n]), 1) for n in range(devices)]
+    assert through_the_gate(outcomes, outline) == through_the_replay(played)
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.3, 0.6]), st.sampled_from([0.02, 0.2]))
 def test_the_replay_weighs_measured_differences_as_the_gate_does(
     seed: int, slower: float, rate: float
 ) -> None:
-    """Failures and latency together, looked at when each wave has soaked."""
+    """Failures, latency beside devices held back, and confidence, which asks; looked at when each wave has soaked."""
     random, devices = np.random.default_rng(seed), 90
-    limits = Limits(tolerated={"latency": 0.25, "errors": 0.02, "confidence": 0.15})
+    limits = Limits(
+        tolerated={"latency": 0.25, "errors": 0.02, "confidence": 0.15, "latency_held_back": 0.125}
+    )
     outline = replay.Course(ends(devices, 0.3, 0.7, 1), np.arange(devices) % 2, limits, paced=False)
     failed = random.random(devices) < rate
-    latency = np.clip(slower + random.normal(0, 0.1, devices), -1, 1).astype(np.float32)
-    played = replay.play(failed[None, :], outline, differences={"latency": latency[None, :]})
+    drawn = {
+        name: np.clip(mean + random.normal(0, 0.1, devices), -1, 1).astype(np.float32)
+        for name, mean in (("latency", slower), ("confidence", slower / 2), ("latency_held_back", slower / 2))
+    }
+    drawn["latency_held_back"][np.arange(devices) % 5 != 0] = np.nan
+    for values in drawn.values():
+        values[failed] = np.nan
+    played = replay.play(
+        failed[None, :], outline, differences={name: values[None, :] for name, values in drawn.items()}
+    )
     outcomes = [
-        Outcome(f"d{n}", "ab"[n % 2], "broken", 1)
-        if failed[n]
-        else Outcome(f"d{n}", "ab"[n % 2], "kept", 1, {"latency": Measure(float(latency[n]))})
+        Outcome(
+            f"d{n}",
+            "ab"[n % 2],
+            "broken" if failed[n] else "kept",
+            1,
+            {name: Measure(float(values[n])) for name, values in drawn.items() if not np.isnan(values[n])},
+        )
         for n in range(devices)
     ]
-    assert through_the_gate(outcomes, outline) == (bool(played.stopped[0]), int(played.exposed[0]))
+    assert through_the_gate(outcomes, outline) == through_the_replay(played)
 
 
 @pytest.mark.parametrize("shares", [(), (0.03, 0.9, 1), (1,)])

@@ -20,11 +20,11 @@ from django.test import Client
 from fleet.accounts.roles import Role
 from fleet.config.connections import email
 from fleet.errors import Forbidden, Refused
-from fleet.rollouts import notices, services, webhooks
+from fleet.rollouts import experiments, notices, services, webhooks
 from fleet.rollouts.models import Hook, Notice
 from tests.device_agent.transports.certificates import certificate
-from tests.factories import UserFactory
-from tests.fleet.rollouts.world import World
+from tests.factories import ArtifactFactory, UserFactory, VersionFactory
+from tests.fleet.rollouts.world import RULES, World
 
 pytestmark = pytest.mark.django_db
 
@@ -104,7 +104,40 @@ def test_held_and_rolled_back_are_told_as_well_and_a_pause_is_not(receiver: Any,
     device.status("succeeded", world.now)
     world.tick(2)
     notices.send_due(later(1))
-    assert [json.loads(body)["event"] for _, body in receiver.got] == ["held", "rolled_back"]
+    assert [json.loads(body)["event"] for _, body in receiver.got] == ["held", "rolling_back", "rolled_back"]
+
+
+def test_an_experiment_is_told_from_its_start_to_its_promotion(receiver: Any, admin: Any) -> None:
+    """Signed as the rest; its halves end as rollouts do."""
+    notices.add_hook(admin, "webhook", receiver.url)
+    world = World(size=4)
+    order = experiments.order_of(
+        version_a=world.v1.version, version_b=world.v2.version, group=world.group, rules=RULES
+    )
+    made = experiments.create(world.user, order, world.now)
+    world.tick(4)
+    experiments.decide(made, "decided", "v2 is better", world.now, winner="b")
+    for _ in range(2):
+        promoted = experiments.promote(world.user, experiments.by_id(made.pk), "b", world.now)
+    assert promoted.promotion is not None
+    services.abort(world.user, promoted.promotion, "revert", now=world.now)
+    again = experiments.create(world.user, order, world.now)
+    for _ in range(2):
+        experiments.stop(world.user, experiments.by_id(again.pk), "keep", world.now, note="wrong model")
+    assert notices.send_due(later(1)) == len(receiver.got)
+    told = [json.loads(body) for _, body in receiver.got]
+    assert [(each["event"], each["experiment"]) for each in told if "experiment" in each] == [
+        ("experiment_started", made.pk),
+        ("experiment_decided", made.pk),
+        ("experiment_promoted", made.pk),
+        ("experiment_started", again.pk),
+        ("experiment_stopped", again.pk),
+    ]
+    stopped = next(each for each in told if each["event"] == "experiment_stopped")
+    assert (stopped["sentence"], stopped["version_b"]) == ("stopped by hand: wrong model", 2)
+    page = Client()
+    page.force_login(admin)
+    assert f"Experiment {made.pk}</a> promoted" in page.get("/notifications/").content.decode()
 
 
 def test_what_is_not_taken_is_tried_again_with_growing_waits_and_then_given_up(
@@ -242,11 +275,17 @@ def test_mail_goes_out_by_smtp(admin: Any, settings: Any) -> None:
     with pytest.raises(Refused, match="no e-mail address"):
         notices.add_hook(admin, "email", "nobody\nBcc: x@example.org")
     notices.add_hook(admin, "email", "ops@example.org")
-    rollout = finish(World(size=1))
-    assert notices.send_due(later(1)) == 1
+    world = World(size=2)
+    rollout = finish(world)
+    v3 = ArtifactFactory(version=VersionFactory(model=world.v1.version.model)).version
+    order = experiments.order_of(version_a=world.v2.version, version_b=v3, group=world.group, rules=RULES)
+    made = experiments.create(world.user, order, world.now)
+    assert notices.send_due(later(1)) == 2
     server.shutdown()
     server.server_close()
-    (message,) = server.got
+    message, other = server.got
+    assert f"experiment {made.pk} of {v3.model.slug} v2 and v3: started" in other
+    assert f"/experiments/{made.pk}/" in other
     assert "To: ops@example.org" in message
     assert f"rollout {rollout.pk} of {rollout.version.model.slug} v2: finished" in message
     assert rollout.reason in message

@@ -1,5 +1,6 @@
 """Simulations and forecasts: what they promise is what the gates do."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,10 +8,12 @@ import numpy as np
 import pytest
 
 from fleet.errors import Refused
+from fleet.rollouts import imagined
 from fleet.rollouts.choice import Offer
 from fleet.rollouts.forecast import forecast
+from fleet.rollouts.imagined import Fleet, Truth
 from fleet.rollouts.planning import Candidate, Plan, plan
-from fleet.rollouts.simulation import Fleet, Simulated, Truth, histogram, simulate
+from fleet.rollouts.simulation import Simulated, assumptions, histogram, simulate
 from fleet.rollouts.strategy import Strategy
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -102,6 +105,91 @@ def test_a_slower_or_less_accurate_version_is_caught_where_it_is_judged() -> Non
     unlabelled = rules()
     assert stopped(Truth(accuracy=0.4), unlabelled).stopped.mean() == 0
     assert stopped(Truth(latency=1.0), installed="").stopped.mean() == 0, "nothing to compare with"
+
+
+def with_(truth: Truth, size: int = 200, fleet: Fleet = FLEET, **parts: Any) -> Simulated:
+    """Three hundred rollouts of a version of which this is true."""
+    strategy = rules(**{"waves": ["20%", "100%"], "soak_seconds": 0, **parts})
+    return simulate(made(size, strategy), fleet, truth, rules=strategy, rollouts=300)
+
+
+def test_devices_held_back_tell_a_season_from_a_slow_version() -> None:
+    """A hot week slows everything by half: without them a good version is stopped for it, beside them it is not."""
+    season = Truth(season={"latency": 0.5})
+    assert with_(season).stopped.mean() > 0.9
+    beside = with_(season, who={"hold_back": "20%"})
+    assert beside.stopped.mean() <= 0.05
+    assert beside.held.mean() > 0.9, "each device against itself before asks a person"
+    slow = with_(Truth(latency=0.9, season={"latency": 0.05}), who={"hold_back": "20%"})
+    assert slow.stopped.mean() > 0.9
+
+
+def test_held_back_devices_are_shared_out_as_the_engine_does() -> None:
+    """Each once, over all waves and both targets, in blocks that hold every device once."""
+    strategy = rules(waves=["10%", "50%", "100%"], who={"hold_back": "10%"})
+    both = plan([Candidate(f"d{n}", f"pi-{4 + n % 2}") for n in range(200)], OFFERS, strategy, "s")
+    found = list(imagined.blocks(both))
+    assert sum(both.held_targets.values()) == len(both.held_back) == len(found) == 20
+    assert sorted(place for block in found for place in block) == list(range(both.devices))
+    assert {len({both.shares[place].target for place in block}) for block in found} == {1}
+
+
+def test_a_model_that_is_less_sure_of_its_answers_is_held_and_not_stopped() -> None:
+    """Nobody labels anything; a person is asked, once, and takes the time that people take."""
+    found = with_(Truth(confidence=0.6), waves=["20%", "60%", "100%"])
+    assert found.stopped.mean() == 0
+    assert found.held.mean() > 0.95
+    quick = with_(Truth(confidence=0.6), fleet=replace(FLEET, answer_s=0.0), waves=["20%", "60%", "100%"])
+    hours = np.median(found.seconds - quick.seconds) / 3600
+    assert 2 < hours < 8, "half answer within four hours"
+
+
+def test_approvals_and_owners_take_their_time() -> None:
+    """Before the start, and between three waves; owners answer beside each other and beside the others' deliveries."""
+    at_once = replace(FLEET, answer_s=0.0)
+
+    def hours(fleet: Fleet = FLEET, **parts: Any) -> float:
+        found = with_(Truth(), 60, fleet, waves=["20%", "60%", "100%"], **parts)
+        return float(found.seconds.mean()) / 3600
+
+    usual = hours()
+    mean = 4 / np.log(2)
+    assert hours(require_approval=True) - usual == pytest.approx(mean, rel=0.25)
+    assert hours(approve_waves=True) - usual == pytest.approx(2 * mean, rel=0.25)
+    assert hours(at_once, approve_waves=True, require_approval=True) == pytest.approx(usual, rel=0.25)
+    one = played(60, 0.0, labels={"consent": "ask"}, waves=["100%"], soak_seconds=0)
+    assert 5 * mean > np.median(one.seconds) / 3600 > 3 * mean, "the last of sixty"
+    limit = played(60, 0.0, labels={"consent": "ask"}, waves=["100%"], step_timeouts={"consent": 3600})
+    assert np.median(limit.seconds) / 3600 < 2
+
+
+def test_what_fails_for_a_reason_that_passes_is_tried_again() -> None:
+    """Three tries in ten fail: tried once, the rollout is stopped; tried five times, it takes longer and goes through."""
+    flaky = replace(FLEET, flaky=0.3)
+    once, again = (
+        with_(Truth(), fleet=flaky, retry={"attempts": attempts, "first_wait_s": 600}) for attempts in (1, 5)
+    )
+    assert once.stopped.mean() > 0.95
+    assert again.stopped.mean() < 0.05
+    assert np.median(again.seconds) > np.median(with_(Truth()).seconds) + 1200
+    uninstallable = with_(Truth(1.0, own_verdict=False), 6, retry={"attempts": 3, "first_wait_s": 3600})
+    assert uninstallable.seconds.min() > 2 * 3600
+    assert (uninstallable.held | uninstallable.stopped).all()
+
+
+def test_what_is_taken_for_granted_is_said() -> None:
+    strategy = rules(who={"hold_back": "20%"}, retry={"attempts": 3})
+    said = assumptions(
+        made(50, strategy, consent="ask"), replace(FLEET, flaky=0.1, away=0.2), Truth(latency=0.5), strategy
+    )
+    assert said == [
+        "A delivery takes 100 s on pi-4 in the middle.",
+        "Half of the people who are asked answer within 4 hours, and say yes; 40 of 40 devices ask their owner.",
+        "20% of devices are away when they are asked.",
+        "10.0% of tries fail for a reason that passes; there are 3 in all.",
+        "Devices differ in latency by 0.1 (standard deviation).",
+        "10 devices are held back and compared with.",
+    ]
 
 
 def test_the_forecast_says_how_sure_a_slower_version_is_caught_and_what_is_not_looked_at() -> None:

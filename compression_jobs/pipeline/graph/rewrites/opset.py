@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import NodeProto, version_converter
+from onnx import NodeProto, helper, version_converter
+from onnx.inliner import inline_selected_functions
 
 from compression_jobs.pipeline.errors import Refused, refuse_all
 from compression_jobs.pipeline.graph.graph import Graph, attributes, copy_of, make_node
 from compression_jobs.pipeline.graph.reading import damage_refused, describe
+from compression_jobs.pipeline.graph.rewrites.structure import name_nodes
 
 OPSET, IR_VERSION = 17, 8
 
@@ -24,6 +26,32 @@ SAME_BUT: dict[str, dict[str, Any]] = {
 }
 REDUCTIONS = ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum",
               "ReduceLogSumExp", "ReduceSumSquare")  # fmt: skip
+
+
+def write_out_newer(graph: Graph) -> bool:
+    """Write out operators that opset 17 does not know and whose definition is made of others, such as Mish."""
+    newer = {node.op_type for node in graph.nodes if _is_function(node, graph.opset)}
+    if not newer:
+        return False
+    # The inliner asks for the types of everything, of constants too.
+    typed = onnx.shape_inference.infer_shapes(graph.model, data_prop=True)
+    typed.graph.value_info.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in typed.graph.initializer
+    )
+    with damage_refused(f"{', '.join(sorted(newer))} cannot be written out", "export with opset_version=17"):
+        written = inline_selected_functions(typed, [("", op) for op in newer], inline_schema_functions=True)
+    del written.graph.value_info[:]
+    graph.model.CopyFrom(written)
+    graph.changed()
+    return name_nodes(graph)
+
+
+def _is_function(node: NodeProto, opset: int) -> bool:
+    if node.domain or _since(node, OPSET) or node.op_type in RULES or not _since(node, opset):
+        return False
+    schema: Any = onnx.defs.get_schema(node.op_type, opset)
+    return bool(schema.has_function or schema.has_context_dependent_function)
 
 
 def to_opset(graph: Graph) -> bool:

@@ -181,6 +181,29 @@ def first_value(chance: Chance, read: q.Tensor) -> np.ndarray:
     return values.astype(np.int8).reshape(read.shape)
 
 
+def enlarged(chance: Chance) -> q.QuantGraph:
+    source = tensor(chance, "x", (1, *(size(chance, 1, 5) for _ in range(3))))
+    factors = size(chance, 1, 3), size(chance, 1, 3)
+    _, height, width, channels = source.shape
+    target = like(source, "y", (1, height * factors[0], width * factors[1], channels))
+    return graph([source], target, q.Enlarge("op", ("x",), "y", factors))
+
+
+def broadcast(chance: Chance) -> q.QuantGraph:
+    """A sum, difference or product with a constant, of one number or one a channel, on either side."""
+    kind = (q.Add, q.Sub, q.Mul)[size(chance, 0, 2)]
+    shape = (1, size(chance, 1, 4), size(chance, 1, 4), size(chance, 1, 9))
+    source, low = tensor(chance, "x", shape), 0.002 if kind is q.Mul else 0.02
+    fixed = tensor(chance, "c", [shape, (1, 1, 1, shape[3]), (1, 1, 1, 1)][size(chance, 0, 2)])
+    target = tensor(chance, "y", shape, low, low * 10)
+    sides = ("x", "c") if chance.random() < 0.5 else ("c", "x")
+    made = graph([source, fixed], target, kind("op", sides, "y", activation(chance)))
+    made.inputs = ["x"]
+    values = chance.integers(-128, 128, fixed.shape).astype(np.int8)
+    made.ops.insert(0, q.Constant("fixed", (), "c", values))
+    return made
+
+
 def window(chance: Chance) -> q.QuantGraph:
     """The last rows of a stream, as streaming layers keep them."""
     kept, fresh, channels = size(chance, 1, 6), size(chance, 1, 3), size(chance, 1, 5)
@@ -227,6 +250,8 @@ OPERATORS: dict[str, Callable[[Chance], q.QuantGraph]] = {
     "reshape": reshape,
     "transpose": transpose,
     "slice": taken,
+    "enlarge": enlarged,
+    "broadcast": broadcast,
     "window": window,
     "delay": delay,
     "clamp": clamp,

@@ -12,6 +12,7 @@ from compression_jobs.pipeline.graph import quant_reference
 from compression_jobs.pipeline.graph.from_tflite import from_tflite
 from device_agent.runtimes.onnx import open_session
 from tests.compression_jobs.pipeline.graph import foreign_tflite as foreign
+from tests.compression_jobs.pipeline.graph.foreign_ops import READY
 from tests.compression_jobs.pipeline.graph.foreign_tflite import OP, TYPE, rewritten
 from tests.compression_jobs.pipeline.graph.random_ops import delay, window
 from tests.compression_jobs.pipeline.graph.tflm import answers
@@ -111,6 +112,7 @@ def test_damaged_files_are_refused_in_words(rounds: int) -> None:
     chance = random.Random(0)
     contents = [tflite.emit(quantized(name, "per_channel")[0]) for name in NETS]
     contents += [tflite.emit(make(np.random.default_rng(0))) for make in (window, delay)] * 3
+    contents += [make().content() for make in READY.values()]
     refused = 0
     for _ in range(rounds):
         content = bytearray(chance.choice(contents))

@@ -196,6 +196,24 @@ def test_a_huge_bias_makes_coarser_weights_instead_of_an_overflow() -> None:
     assert quant_reference.run_float(graph, rows)[:, 0] == pytest.approx(expected[:, 0], rel=0.01)
 
 
+def test_a_tensor_that_is_always_zero_gets_a_scale_that_integers_reach(tmp_path: Path) -> None:
+    nodes = [
+        ("Conv", ["x", "w", "b"], ["c"], {}),
+        ("Relu", ["c"], ["d"], {}),
+        ("Conv", ["d", "v", "e"], ["y"], {}),
+    ]
+    constants = {
+        "w": models.weights(4, 2, 1, 1),
+        "b": np.full(4, -9, np.float32),
+        "v": models.weights(3, 4, 1, 1),
+    }
+    model = models.build(nodes, constants | {"e": models.weights(3)}, inputs=(("x", (1, 2, 4, 4)),))
+    rows = models.weights(32, 2, 4, 4, seed=5) / 2
+    graph = quantize(canonicalise(models.save(tmp_path, model), rows), QuantizeOptions(), Material(rows, 0))
+    answers = quant_reference.run_float(graph, rows).reshape(32, 3, -1)
+    assert answers[0, :, 0] == pytest.approx(models.weights(3), abs=0.02)
+
+
 def test_accumulators_beyond_the_exact_range_are_a_problem() -> None:
     size = 70_000
     tensors = {"x": Tensor("x", (1, size), 1.0, 0), "y": Tensor("y", (1, 1), 1e5, 0)}

@@ -260,3 +260,23 @@ def test_a_wrong_rewrite_is_dropped_with_a_note(tmp_path, monkeypatch):
 def test_the_same_file_gives_the_same_bytes(tmp_path):
     path = save(tmp_path, build([CONV, BN], W | NORM))
     assert canonicalise(path, weights(2, *ROW)).to_bytes() == canonicalise(path, weights(2, *ROW)).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("op", "constants", "options", "opset"),
+    [
+        ("Mish", {}, {}, 18),
+        ("GroupNormalization", {"s": weights(4), "b": weights(4, seed=1)}, {"num_groups": 2}, 21),
+        ("RMSNormalization", {"s": weights(8)}, {}, 23),
+        ("Attention", {}, {"q_num_heads": 2, "kv_num_heads": 2}, 23),
+    ],
+)
+def test_newer_operators_are_written_out(tmp_path, op, constants, options, opset):
+    row = (4, 6, 6) if op in ("Mish", "GroupNormalization") else (4, 8)
+    given = ["x"] * 3 if op == "Attention" else ["x", *constants]
+    model = build(
+        [(op, given, ["y"], options)], constants, (("x", (1, *row)),), (("y", (1, *row)),), opset, ir=10
+    )
+    graph = brought_to_form(tmp_path, model, row)
+    assert graph.opset == 17
+    assert op not in ops(graph)
