@@ -1,6 +1,12 @@
 """The agent compiled for boards: a few linked modules as .mpy files, and the plan interpreter with native kernels.
 
-`python -m device_agent.compiled TARGET FOLDER` writes them and says how large they are.
+    device_agent/core.mpy              the core: stays in memory, at most 24 KB
+    device_agent/steps/*.mpy           what the core loads for one step (a download, a self-test, a trial), and forgets
+    device_agent/board_host.mpy        transport, board and runtime: stays in memory
+    device_agent/runtimes/plan/*.mpy   the plan interpreter and its kernels: at most 16 KB
+    device_agent/texts.txt             the sentences of all of them, read from flash when somebody is to see one
+
+`python -m device_agent.compiled TARGET FOLDER` writes them and says how large each is.
 """
 
 import subprocess
@@ -16,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Machine code of the kernels for each hardware class; `unix` is MicroPython on this machine.
 ARCHITECTURES = {"esp32": "xtensawin", "esp32-s3": "xtensawin", "rp2040": "armv6m", "unix": "x64"}
 MEANING = "names.json"
-CORE = "device_agent/core"
+# Parts of the core are files of their own, in a package that says what they are.
+STEPS = {"device_agent.core": "device_agent.steps"}
 
 _HOST = (
     "device_agent.board_host",
@@ -78,41 +85,74 @@ def linked(target: str) -> Linked:
         Unit(_INTERPRETER, _PLAN),
         Unit("device_agent.board_host", _HOST + main),
     )
-    return link(ROOT, units, _ROOTS | {f"{main[-1]}.main": "main"}, _PARTS, (_KERNELS, _PORTABLE))
+    roots = _ROOTS | {f"{main[-1]}.main": "main"}
+    return link(ROOT, units, roots, _PARTS, (_KERNELS, _PORTABLE), STEPS)
 
 
 def compile_agent(folder: Path, target: str) -> None:
     """Write `folder/device_agent/**.mpy` for a target, and beside it what short names stand for; raises AgentError."""
     made = linked(target)
+    _clear(folder / "device_agent")
     for name, source in made.sources.items():
-        package = any(other.startswith(name + ".") for other in made.sources)
-        written = folder / (name.replace(".", "/") + ("/__init__.py" if package else ".py"))
+        written = folder / (name.replace(".", "/") + ".py")
         written.parent.mkdir(parents=True, exist_ok=True)
         written.write_text(source)
         _compile(written, written.with_suffix(".mpy"), target)
         written.unlink()
-    (folder / CORE / TEXTS).write_text(made.texts)
+    (folder / "device_agent" / TEXTS).write_text(made.texts)
     for name in (_KERNELS, _PORTABLE):
         _compile(_source(name), folder / (name.replace(".", "/") + ".mpy"), target)
     _compile_bytecode(folder / _BYTECODE, target)
     write_meaning(folder / MEANING, made)
 
 
-def sizes(folder: Path) -> dict[str, int]:
-    """Bytes of .mpy in a compiled agent.
+def _clear(package: Path) -> None:
+    """Remove what an earlier version left there: its folders would hide modules of the same name."""
+    for path in (*package.rglob("*.mpy"), *package.rglob(TEXTS)):
+        path.unlink()
+    for path in sorted(package.rglob("*"), reverse=True):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
-    core: what stays in memory; steps: parts of the core that are loaded for one step each; interpreter, with its kernels as
-    machine code; bytecode: the kernels of other boards; and host: transport, board and runtime.
+
+def sizes(folder: Path) -> dict[str, dict[str, int]]:
+    """Bytes of each file of a compiled agent, by what it belongs to.
+
+    core: what stays in memory; steps: what the core loads for one step each; host: transport, board and runtime;
+    interpreter: with its kernels as machine code; bytecode: the same kernels for boards that cannot run that; texts: no code.
     """
-    found = {"core": 0, "steps": 0, "interpreter": 0, "bytecode": 0, "host": 0}
-    for path in sorted((folder / "device_agent").rglob("*.mpy")):
-        part = {"core": "steps", "plan": "interpreter"}.get(path.parent.name, "host")
-        if path == folder / CORE / "__init__.mpy":
-            part = "core"
-        elif path.stem in ("portable", "bytecode"):
-            part = "bytecode"
-        found[part] += path.stat().st_size
+    found: dict[str, dict[str, int]] = {
+        part: {} for part in ("core", "steps", "host", "interpreter", "bytecode", "texts")
+    }
+    package = folder / "device_agent"
+    for path in sorted((*package.rglob("*.mpy"), package / TEXTS)):
+        part = {"steps": "steps", "plan": "interpreter"}.get(path.parent.name, "host")
+        part = {"core": "core", "portable": "bytecode", "bytecode": "bytecode", "texts": "texts"}.get(
+            path.stem, part
+        )
+        found[part][path.relative_to(package).as_posix()] = path.stat().st_size
     return found
+
+
+def described(target: str, found: dict[str, dict[str, int]]) -> str:
+    """The sizes as a person reads them."""
+    lines = [f"{target}: bytes of .mpy"]
+    for part, meaning in _MEANINGS.items():
+        files = found[part]
+        lines.append(f"  {sum(files.values()):>6}  {meaning}")
+        if len(files) > 1:
+            lines += [f"            {size:>6}  {name}" for name, size in files.items()]
+    return "\n".join(lines)
+
+
+_MEANINGS = {
+    "core": "core.mpy: the core, which stays in memory (limit 24576)",
+    "steps": "steps/: parts of the core on flash, each loaded for its step and forgotten after it; never all at once",
+    "host": "transport, board and runtime",
+    "interpreter": "plan interpreter, kernels as machine code (limit 16384)",
+    "bytecode": "the kernels as bytecode, loaded only where the machine code cannot run",
+    "texts": "texts.txt: sentences, no code; read from flash one at a time",
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -120,14 +160,13 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2:
         print(f"usage: python -m device_agent.compiled {'|'.join(ARCHITECTURES)} FOLDER", file=sys.stderr)
         return 2
+    target, folder = arguments[0], Path(arguments[1])
     try:
-        compile_agent(Path(arguments[1]), arguments[0])
+        compile_agent(folder, target)
     except AgentError as error:
         print(error, file=sys.stderr)
         return 2
-    print(
-        arguments[0], *(f"{part} {size} bytes" for part, size in sizes(Path(arguments[1])).items()), sep="  "
-    )
+    print(described(target, sizes(folder)))
     return 0
 
 

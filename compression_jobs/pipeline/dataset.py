@@ -2,7 +2,7 @@
 
 | array | what |
 |---|---|
-| `x` | rows first, as the model takes them (already normalised); numbers |
+| `x` | rows first, as the model takes them (already normalised); numbers; streams for a model that keeps a state (`streams`) |
 | `y` | integers 0..k-1: classification; floats, one row each: regression; absent: reconstruction |
 | `split` | optional, one a row: the words train, calibration, validation, test (or val, calib), or 0 to 3 in that order |
 | `class_names` | optional texts, one a class |
@@ -59,6 +59,8 @@ class Dataset:
         arrays = read_arrays(path, ("x", "y", "split", "class_names", "task"))
         x = _checked_x(arrays.get("x"))
         task = _task(arrays.get("task"), arrays.get("y"))
+        if "task" not in arrays:
+            _refuse_one_hot(arrays.get("y"))
         y = _checked_y(arrays.get("y"), task, len(x))
         names = _checked_names(arrays.get("class_names"), y, task)
         given = arrays.get("split")
@@ -188,6 +190,17 @@ def _task(given: Array | None, y: Array | None) -> str:
     if word not in TASKS:
         raise Refused(f"task is {word[:40]!r}", remedy=f"give one of {', '.join(TASKS)}, or leave it out")
     return word
+
+
+def _refuse_one_hot(y: Array | None) -> None:
+    """Floats make a regression, but nobody wants R² of one-hot rows."""
+    if y is None or y.dtype.kind != "f" or y.ndim != 2 or y.shape[1] < 2 or not len(y):
+        return
+    if ((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all():
+        raise Refused(
+            f"y has shape {y.shape} and looks one-hot; labels are one class number a row",
+            remedy="save y.argmax(axis=1), or task='regression' if these are numbers to come close to",
+        )
 
 
 def _checked_y(y: Array | None, task: str, rows: int) -> Array | None:
@@ -350,7 +363,10 @@ def _check_output(port: dict[str, Any], data: dict[str, Any]) -> None:
         needed = int(np.prod(data["x"]["shape"][1:]))
         wrong, meaning = width != needed, "values a row of x, which it should reconstruct"
     if wrong:
+        floats = data["task"] == "regression" and needed == 1
         raise Refused(
             f"the model's output {port['name']} has {width} values, the dataset has {needed} {meaning}",
-            remedy="use the dataset that belongs to this model",
+            remedy="floats in y make a regression; save y.astype('int64') if they are class numbers"
+            if floats
+            else "use the dataset that belongs to this model",
         )

@@ -75,11 +75,15 @@ def best_of(candidates: list[Candidate], goal: Goal) -> Candidate | None:
     if not candidates:
         return None
     least = min(_cost(each, goal) for each in candidates)
-    alike = [each for each in candidates if _cost(each, goal) <= least + abs(least) * ALIKE]
+    apart = 0.0 if goal.objective == "accuracy" else ALIKE
+    alike = [each for each in candidates if _cost(each, goal) <= least + abs(least) * apart]
     return min(alike, key=lambda each: (-accuracy_of(each), each.bytes, each.id))
 
 
 def _why_second(candidate: Candidate, winner: Candidate, goal: Goal) -> str:
+    if goal.objective == "accuracy":
+        better = accuracy_of(candidate) < accuracy_of(winner)
+        return f"{winner.id} is more accurate" if better else f"{winner.id} is as accurate, and not larger"
     least = _cost(winner, goal)
     if _cost(candidate, goal) > least + abs(least) * ALIKE:
         return f"{winner.id} is better in {goal.objective}"

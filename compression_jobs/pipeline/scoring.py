@@ -75,6 +75,14 @@ class Judge:
         low, high = resampled(difference, self.n)
         return Figure(difference(np.arange(self.n)), low, high)
 
+    @property
+    def one_class(self) -> int | None:
+        """The class of all rows of a classification, when they have only one."""
+        if self.task != "classification":
+            return None
+        kinds = np.unique(self.y)
+        return int(kinds[0]) if len(kinds) == 1 else None
+
     def agreement(self, reference: Array, outputs: Array) -> float:
         """Share of rows with the same class, else R² of `outputs` against `reference`."""
         if self.task == "classification":

@@ -29,6 +29,7 @@ MAKING_LIMITS = Limits(seconds=600)
 TRAINING_LIMITS = Limits(seconds=4 * 3600, memory_bytes=8 << 30)
 RECORDED_PACKAGES = ("numpy", "onnx", "onnxruntime")
 TRAINING_PACKAGES = (*RECORDED_PACKAGES, "torch")
+ONE_CLASS = "all validation rows are of class {}: their accuracy says nothing about the other classes"
 LEAKED = "these rows may have been trained on: the dataset has no split"
 
 Tell = Callable[[Progress], None]
@@ -177,6 +178,8 @@ class Workshop:
         }
         if not self.data.has_split:
             candidate.notes.append(LEAKED)
+        if judge.one_class is not None:
+            candidate.notes.append(ONE_CLASS.format(judge.one_class))
         candidate.notes += [*facts["notes"], transport.sentence(facts["transport"])]
 
 

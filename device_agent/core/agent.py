@@ -47,8 +47,10 @@ class Agent:
         self.clock = clock
         self.restart = restart
         self.device = Device(config, clock, transport, storage, entropy, log or (lambda text: None))
-        self.apps = {name: App(self.device, name, runtime) for name in config.get("apps") or ["main"]}
         self.ring = Ring(config.get("ring_entries", RING_ENTRIES))
+        self.apps = {
+            name: App(self.device, name, runtime, self.ring) for name in config.get("apps") or ["main"]
+        }
         self.link = Link(self.device, self.apps)
         self.commands = Commands(self.device, self.apps, restart is not None)
         self.report_ms: int = 1000 * config.get("report_s", REPORT_S)

@@ -57,7 +57,7 @@ def true_class(y: object, names: list[str], count: int) -> int:
     return int(number)
 
 
-def errors(truth: object, values: list[float]) -> tuple[float, float]:
+def errors(truth: object, values: "list[float] | tuple[float, ...]") -> tuple[float, float]:
     """(mean absolute, mean squared) error of one answer against the true value or values."""
     wanted = [float(truth)] if isinstance(truth, (int, float)) else flat(truth)
     if len(wanted) != len(values):

@@ -7,19 +7,24 @@ from device_agent.core.device import Device
 from device_agent.core.download import Hashing
 from device_agent.core.intake import Intake
 from device_agent.core.protocol import STATUS_ANSWER
+from device_agent.core.ring import Ring
 from device_agent.core.serving import Answer, Serving
+
+LOAD_RETRY_MS = 1000
 
 
 class App:
     """What serves now and what it shall be replaced with."""
 
-    def __init__(self, device: Device, name: str, runtime: ports.Runtime) -> None:
+    def __init__(self, device: Device, name: str, runtime: ports.Runtime, ring: Ring) -> None:
         self.device = device
         self.name = name
         self.runtime = runtime  # never loaded itself: `fresh` makes those that are
+        self.ring = ring  # of all apps' predictions
         self.state = device.record.app(name)
         self.serving: "Serving | None" = None
         self.loading: "Hashing | None" = None
+        self.patient = False  # a full heap is no reason to give the slot up: it served a moment ago
         self.proof: "slots.Proof | None" = None
         self.proof_command = ""
         self.delivery = Delivery(self)
@@ -89,6 +94,7 @@ class App:
             self.rotate()
             self.serving.runtime.unload()
             self.serving = None
+            self.ring.forget(self)
 
     def rotate(self) -> None:
         """Spool the metrics so far; the next request begins a new window."""
@@ -174,7 +180,11 @@ class App:
             self._load_checked(slot, digest)
         except Exception as error:  # noqa: BLE001  whatever a runtime raises: this slot cannot serve
             self.loading = None
+            if self.patient and isinstance(error, MemoryError):
+                self._load(slot)
+                return LOAD_RETRY_MS
             self._lost(slot, str(error))
+        self.patient = False
         return 0
 
     def _load_checked(self, slot: str, digest: str) -> None:
@@ -220,6 +230,9 @@ class App:
             runtime = self.runtime.fresh()
             spec = slots.load(self.device.storage, runtime, self.name, slot)
             self.serve(runtime, slot, self.state["slots"][slot]["artifact"], spec, "live")
+        except MemoryError:
+            self.patient = True
+            self._load(slot)
         except Exception as error:  # noqa: BLE001  as at boot: this slot cannot serve
             self._lost(slot, str(error))
 

@@ -23,6 +23,7 @@ CRASH_BOOTS = 3
 SNAPSHOT_MS = 60000
 STORAGE_RETRY_MS = 5000
 IDLE_MS = 60000
+NO_ANSWERS = "the heap has no room beside the model that serves: no answers until the new one is here"
 
 
 class Delivery:
@@ -33,6 +34,7 @@ class Delivery:
         self.device = app.device
         self.manifest: dict = {}
         self.install: "Install | None" = None
+        self.aside = False  # the model that serves made room for the one that comes
         self.retry = BackOff(self.device.jitter, RETRY_MS, RETRY_LIMIT_MS)
         self.retry_ms = 0
         self.trying: "Trying | None" = None
@@ -55,6 +57,8 @@ class Delivery:
             self.install.receive(sha256, chunk_bytes, chunk, payload, now_ms)
         except InstallFailed as error:
             self._attempt_failed(error, now_ms)
+        except MemoryError:
+            self._make_room(now_ms)
 
     def reconnected(self) -> None:
         """The connection is new."""
@@ -137,8 +141,7 @@ class Delivery:
         """The delivery under way goes on with a newer manifest; a new way to the bytes begins the download again."""
         before, self.manifest = self.manifest, manifest
         if self.install is not None and before["transport"] != manifest["transport"]:
-            self.close_jobs()
-            self.act = self._step_begin
+            self._begin_again()
 
     def begin(self, manifest: dict) -> None:
         """A new delivery was recorded: install it."""
@@ -160,12 +163,19 @@ class Delivery:
         """Whether an end waits for being stored; nothing new begins before."""
         return self.ending is not None
 
+    def busy(self) -> bool:
+        """Whether something is under way."""
+        return not (self.install is None and self.trying is None and self.shadow is None)
+
     def close_jobs(self) -> None:
         """Stop whatever is under way."""
         for job in (self.install, self.trying, self.shadow):
             if job is not None:
                 job.close()
         self.install = self.trying = self.shadow = None
+        if self.aside:
+            self.aside = False
+            self.app.return_to_active()
 
     # --- downloading, verifying, testing ---------------------------------------------------------
 
@@ -199,6 +209,9 @@ class Delivery:
         if install is None:
             return 0
         try:
+            if self.aside and install.download is not None and not self.device.online:
+                self._begin_again()
+                return 0
             wait = install.step(now_ms)
             if wait is None:
                 self._proven(install, now_ms)
@@ -207,7 +220,25 @@ class Delivery:
             self._attempt_failed(error, now_ms)
         except OSError as error:
             self._attempt_failed(InstallFailed("storage: %s" % error, True), now_ms)
+        except MemoryError:
+            self._make_room(now_ms)
         return 0
+
+    def _make_room(self, now_ms: int) -> None:
+        """The heap is exhausted: go on without the model that serves, which answers again when this attempt is over."""
+        if self.aside or self.app.serving is None:
+            self._attempt_failed(InstallFailed("the heap is exhausted", True), now_ms)
+            return
+        self._begin_again()
+        self.app.stop_serving()
+        self.aside = True
+        self._log(NO_ANSWERS)
+        self.device.say(self.status("downloading", NO_ANSWERS))
+
+    def _begin_again(self) -> None:
+        """The same attempt from its beginning; whole chunks and files that are on disk stay good."""
+        self.close_jobs()
+        self.act = self._step_begin
 
     def _attempt_failed(self, error: InstallFailed, now_ms: int) -> None:
         self.close_jobs()
@@ -235,6 +266,7 @@ class Delivery:
         if offers.is_shadow(self.manifest):
             self._begin_shadow(install, now_ms)
             return
+        self.aside = False
         held = dict(self.app.state["slots"])
         held[slot] = offers.describe(self.manifest)
         trying = None
@@ -266,10 +298,18 @@ class Delivery:
     def _begin_shadow(self, install: "Install", now_ms: int) -> None:
         from device_agent.core.shadow import beside
 
+        if self.aside:
+            self.aside = False
+            self.app.return_to_active()
+        try:
+            if self.app.serving is None:
+                raise MemoryError("the one that serves does not fit in any more")
+            self.shadow = beside(self.app, install, now_ms)
+        except MemoryError as error:
+            raise InstallFailed("in the shadow: the heap has no room for both models; %s" % error, False)
+        self.install = None
         # Only a while of good running takes back restarts here: each one begins with the self-test again.
         self._change_delivery({"state": "trial"})
-        self.install = None
-        self.shadow = beside(self.app, install, now_ms)
         self.snapshot_ms = now_ms + SNAPSHOT_MS
         self.act = self.shadow.step
         self.device.say(self.status("trial", "in the shadow"))

@@ -7,7 +7,7 @@ files begin again: the decoder's state is gone, and what is on disk cannot be ch
 
 import hashlib
 
-from device_agent.core import coding, ports, protocol
+from device_agent.core import ports, protocol
 from device_agent.core.backoff import Jitter
 from device_agent.core.chunks import MAX_TRIES, QUIET_MS, ChunkStream, DownloadFailed, Missing
 from device_agent.core.decoding import CodingError, Plain
@@ -16,8 +16,7 @@ TYPE_CHECKING = False  # MicroPython has no `typing`; boards do not fetch by URL
 if TYPE_CHECKING:
     from device_agent.core.ranges import RangeReader
 
-READ_BYTES = 1024  # small pieces find room in a heap that is nearly full
-HELD_BYTES = 2048  # at least what a decoder gives out at once
+READ_BYTES = 512  # one small buffer, used again, finds room in a heap that is nearly full
 MAX_CHUNKS = 65536
 
 
@@ -29,16 +28,24 @@ class Hashing:
     def __init__(self, storage: ports.Storage, name: str) -> None:
         self.file = storage.open_read(name)
         self.hash = hashlib.sha256()
+        self.piece = memoryview(bytearray(READ_BYTES))
 
     def step(self) -> "str | None":
         """The digest in hexadecimal once the end is reached, None before."""
-        for _ in range(self.PIECES):
-            data = self.file.read(READ_BYTES)
-            if not data:
-                self.file.close()
-                return protocol.hex_digest(self.hash.digest())
-            self.hash.update(data)
-        return None
+        if not self.take(self.PIECES * READ_BYTES):
+            return None
+        self.file.close()
+        return protocol.hex_digest(self.hash.digest())
+
+    def take(self, size: int) -> bool:
+        """Read that many bytes more; whether the end of the file came before."""
+        while size > 0:
+            count = self.file.readinto(self.piece[: min(size, READ_BYTES)])
+            if not count:
+                return True
+            self.hash.update(self.piece[:count])
+            size -= count
+        return False
 
     def close(self) -> None:
         """Give up."""
@@ -48,13 +55,13 @@ class Hashing:
 class Download:
     """One blob on its way into the file `name`; `part` is the manifest's description of it.
 
-    `decoded_bytes` is the length of the file for codings other than `none`.
+    `decoder` makes the file of the blob for codings other than `none`.
     """
 
     def __init__(
         self,
         part: dict,
-        decoded_bytes: int,
+        decoder: "Plain | None",
         name: str,
         storage: ports.Storage,
         transport: ports.Transport,
@@ -62,8 +69,7 @@ class Download:
         told: Missing,
     ) -> None:
         self.part = part
-        self.coding: str = part.get("coding", "none")
-        self.decoded_bytes = decoded_bytes
+        self.decoder = decoder
         self.name = name
         self.index_name = name + ".index"
         self.storage = storage
@@ -76,8 +82,6 @@ class Download:
         )
         self.body = ChunkStream(transport, jitter, told, part["sha256"], part["bytes"], chunk_bytes)
         self.stream: "ChunkStream | None" = None  # the one that is asking now
-        self.decoder: "Plain | None" = None
-        self.held = bytearray(0)  # decoded bytes on their way to the file
         self.index_tries = 0
         self.ranges: "RangeReader | None" = None
         self.act = self._step_open_index
@@ -146,7 +150,7 @@ class Download:
         if len(payload) != self.index.expected_bytes():
             self.index.refuse(now_ms)
             return
-        self.storage.append(self.index_name, payload)
+        self.storage.append(self.index_name, (payload,))
         self.index.confirm(now_ms)
         if not self.index.complete():
             return
@@ -175,7 +179,7 @@ class Download:
     def _step_verify(self, now_ms: int, online: bool) -> "int | None":
         self.storage.sync(self.index_name)
         size = self.storage.size(self.name)
-        if self.coding != "none" or size > self.body.size_bytes:
+        if self.decoder is not None or size > self.body.size_bytes:
             self.storage.remove(self.name)
         self.body.start(0)
         self.act = self._step_resume
@@ -185,22 +189,17 @@ class Download:
         at = self.body.next * self.body.chunk_bytes
         expected = self.body.expected_bytes()
         if not self.body.complete() and self.storage.size(self.name) >= at + expected:
-            file = self.storage.open_read(self.name)
-            try:
-                file.seek(at)
-                data = file.read(expected)
-            finally:
-                file.close()
-            if hashlib.sha256(data).digest() == self._digest_of(self.body.next):
+            hashing = Hashing(self.storage, self.name)
+            hashing.file.seek(at)
+            hashing.take(expected)
+            hashing.close()
+            if hashing.hash.digest() == self._digest_of(self.body.next):
                 self.body.start(self.body.next + 1)
                 return 0
         self._begin_body()
         return 0
 
     def _begin_body(self) -> None:
-        if self.coding != "none":
-            self.held = bytearray(HELD_BYTES)
-            self.decoder = coding.decoder(self.coding, self.decoded_bytes)
         if self.body.complete():
             self.act = self._step_finish
         elif self.part.get("url"):
@@ -238,18 +237,10 @@ class Download:
         return True
 
     def _append_decoded(self, pieces) -> None:  # type: ignore[no-untyped-def]
-        held, used = self.held, 0
         try:
-            for piece in pieces:
-                if used + len(piece) > len(held):
-                    self.storage.append(self.name, memoryview(held)[:used])  # type: ignore[arg-type]
-                    used = 0
-                held[used : used + len(piece)] = piece
-                used += len(piece)
+            self.storage.append(self.name, pieces)
         except CodingError as error:
-            raise DownloadFailed("the %s coding is broken: %s" % (self.coding, error))
-        if used:
-            self.storage.append(self.name, memoryview(held)[:used])  # type: ignore[arg-type]
+            raise DownloadFailed("the %s coding is broken: %s" % (self.part["coding"], error))
 
     def _step_range(self, now_ms: int, online: bool) -> "int | None":
         if self.ranges is None:

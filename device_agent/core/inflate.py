@@ -5,7 +5,7 @@ import io
 import deflate
 
 from device_agent.core.coding import DEFLATE_WINDOW_BITS
-from device_agent.core.decoding import PIECE_BYTES, CodingError, Plain
+from device_agent.core.decoding import CodingError, Plain
 
 
 class BoardInflate(Plain):
@@ -17,10 +17,13 @@ class BoardInflate(Plain):
 
     STEP_BYTES = 64
     RESERVE_BYTES = 1024
+    TAKEN_BYTES = 256
 
     def __init__(self, total_bytes: int) -> None:
         super().__init__(total_bytes)
-        self._input = io.BytesIO(self.RESERVE_BYTES + PIECE_BYTES)  # type: ignore[arg-type]
+        # Made once, so that nothing large is asked of the heap while it fills.
+        self._input = io.BytesIO(self.RESERVE_BYTES + self.TAKEN_BYTES)  # type: ignore[arg-type]
+        self._moved = memoryview(bytearray(self.STEP_BYTES))
         self._end = 0
         self._stream = deflate.DeflateIO(self._input, deflate.RAW, DEFLATE_WINDOW_BITS)
         self._ended = False
@@ -28,8 +31,8 @@ class BoardInflate(Plain):
     def feed(self, data: bytes):  # type: ignore[no-untyped-def]
         """Yield the pieces these bytes decode to; iterate to the end before the next call."""
         view = memoryview(data)
-        for start in range(0, len(view), PIECE_BYTES):
-            self._take(view[start : start + PIECE_BYTES])
+        for start in range(0, len(view), self.TAKEN_BYTES):
+            self._take(view[start : start + self.TAKEN_BYTES])
             while not self._ended and self._end - self._input.tell() > self.RESERVE_BYTES:
                 piece = self._read()
                 if piece:
@@ -38,11 +41,17 @@ class BoardInflate(Plain):
                 raise CodingError("bytes follow after the end of the deflate stream")
 
     def _take(self, data: memoryview) -> None:
-        # Move what is left to the front: one small buffer, made once, so that it never moves.
-        left = self._input.read(self._end - self._input.tell())
-        self._input.seek(0)
-        self._end = self._input.write(left) + self._input.write(data)
-        self._input.seek(0)
+        # Move what is left to the front, a little at a time.
+        stream, at, left = self._input, self._input.tell(), self._end - self._input.tell()
+        for start in range(0, left, self.STEP_BYTES):
+            part = self._moved[: min(self.STEP_BYTES, left - start)]
+            stream.seek(at + start)
+            stream.readinto(part)
+            stream.seek(start)
+            stream.write(part)
+        stream.seek(left)
+        self._end = left + stream.write(data)
+        stream.seek(0)
 
     def _rest(self):  # type: ignore[no-untyped-def]
         while not self._ended:

@@ -3,7 +3,7 @@
 
 import json
 
-from device_agent.core import ports, slots
+from device_agent.core import coding, ports, slots
 from device_agent.core.chunks import DownloadFailed
 from device_agent.core.device import Device
 from device_agent.core.download import Hashing
@@ -65,18 +65,16 @@ class Install:
     # --- what the delivery calls -----------------------------------------------------------------
 
     def step(self, now_ms: int) -> "int | None":
-        """Do one thing; milliseconds to wait, or None when `runtime` holds the proven model. Raises InstallFailed."""
+        """Do one thing; milliseconds to wait, or None when `runtime` holds the proven model. Raises InstallFailed or MemoryError."""
         try:
             return self.act(now_ms)
         except DownloadFailed as error:
             raise InstallFailed(str(error), True)
         except OSError as error:
             raise InstallFailed("storage: %s" % error, True)
-        except MemoryError:
-            raise InstallFailed("the heap is exhausted", True)
 
     def receive(self, sha256: str, chunk_bytes: int, chunk: int, payload: bytes, now_ms: int) -> None:
-        """A chunk came. Raises InstallFailed."""
+        """A chunk came. Raises InstallFailed or MemoryError."""
         if self.download is None:
             return
         try:
@@ -85,8 +83,6 @@ class Install:
             raise InstallFailed(str(error), True)
         except OSError as error:
             raise InstallFailed("storage: %s" % error, True)
-        except MemoryError:
-            raise InstallFailed("the heap is exhausted", True)
 
     def reconnected(self) -> None:
         """The connection is new."""
@@ -160,11 +156,16 @@ class Install:
         return wait
 
     def _begin_download(self) -> "Download":
-        from device_agent.core.download import Download
-
         blob, part, _, size = self.parts[0]
         device = self.device
-        return Download(blob, size, self._file(part), device.storage, device.transport, device.jitter, device)
+        name = blob.get("coding", "none")
+        # Before the code, while the heap still has large holes.
+        decoder = None if name == "none" else coding.decoder(name, size)
+        from device_agent.core.download import Download
+
+        return Download(
+            blob, decoder, self._file(part), device.storage, device.transport, device.jitter, device
+        )
 
     def _tell_progress(self, now_ms: int) -> None:
         if self.download is None or now_ms - self.said_ms < PROGRESS_MS or self.parts[0][1] != slots.MODEL:
@@ -185,10 +186,10 @@ class Install:
         device = self.device
         try:
             self.spec = slots.load(device.storage, self.runtime, self.app, self.slot)
+        except MemoryError:
+            raise
         except Exception as error:  # noqa: BLE001  whatever a runtime raises means that it does not run here
-            raise InstallFailed(
-                "the model cannot be loaded: %s" % error, isinstance(error, (OSError, MemoryError))
-            )
+            raise InstallFailed("the model cannot be loaded: %s" % error, isinstance(error, OSError))
         trial = self.manifest["trial"] or {}
         deadline = trial.get("deadline_us") or 0
         self.proof = slots.Proof(device.storage, device.clock, self.runtime, self.app, self.slot, deadline)
@@ -198,6 +199,8 @@ class Install:
     def _step_prove(self, now_ms: int) -> "int | None":
         try:
             more = self.proof is not None and self.proof.step()
+        except MemoryError:
+            raise
         except Exception as error:  # noqa: BLE001  a mismatch, a broken file, a crash: it is not to be trusted
             raise InstallFailed("self-test: %s" % error, False)
         if more:

@@ -1,6 +1,8 @@
 """Manifests that come for one app: at most one is held until it is accepted, refused, or no longer expired."""
 # mypy: disable-error-code="type-arg"
 
+import gc
+
 from device_agent.core import offers
 
 STORAGE_RETRY_MS = 5000
@@ -35,13 +37,28 @@ class Intake:
         if digest in (self.app.state["manifest"], self.refused):
             return 0
         try:
-            wait_ms = self._judge(payload, digest)
+            wait_ms = self._judge_in_room(payload, digest)
         except (OSError, MemoryError) as error:
             self.device.log("%s: a manifest cannot be taken in: %s" % (self.app.name, error))
             wait_ms = STORAGE_RETRY_MS
         if wait_ms:
             self.offer, self.look_ms = payload, now_ms + wait_ms
         return 0
+
+    def _judge_in_room(self, payload: bytes, digest: str) -> int:
+        """Judge it; when the heap is too small for that, for this moment without the model that serves."""
+        app = self.app
+        try:
+            return self._judge(payload, digest)
+        except MemoryError:
+            if app.serving is None or app.delivery.busy():
+                raise
+        app.stop_serving()
+        gc.collect()
+        try:
+            return self._judge(payload, digest)
+        finally:
+            app.return_to_active()
 
     def _judge(self, payload: bytes, digest: str) -> int:
         from device_agent.core.judging import judge

@@ -134,8 +134,8 @@ class Storage:
         """Whether the file is there."""
         raise Unfilled("Storage.exists")
 
-    def append(self, name: str, data: bytes) -> None:
-        """Add to the end of the file, making it when needed; on disk only after `sync`."""
+    def append(self, name: str, pieces) -> None:  # type: ignore[no-untyped-def]
+        """Add each of the pieces to the end of the file, making it when needed; on disk only after `sync`."""
         raise Unfilled("Storage.append")
 
     def write_at(self, name: str, offset: int, data: bytes) -> None:

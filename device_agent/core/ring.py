@@ -19,6 +19,14 @@ class Ring:
         self.entries[place] = entry
         return base + self.count
 
+    def forget(self, owner: object) -> None:
+        """Drop the entries that begin with `owner`: nobody is left to judge them."""
+        for place in range(self.size):
+            entry = self.entries[place]
+            if entry is not None and entry[0] is owner:
+                self.entries[place] = None
+                self.ids[place] = 0
+
     def take(self, prediction_id: object) -> "tuple | None":
         """The entry of that id, once; None when it is unknown, forgotten or was taken before."""
         if not isinstance(prediction_id, int) or isinstance(prediction_id, bool):

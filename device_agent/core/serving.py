@@ -12,7 +12,7 @@ MAX_SCORES = 4096
 class Answer:
     """What the ring keeps of one prediction until its label comes."""
 
-    def __init__(self, serving: "Serving", kind: "int | None", values: list[float], scores: int) -> None:
+    def __init__(self, serving: "Serving", kind: "int | None", values: "list | tuple", scores: int) -> None:
         self.serving = serving
         self.kind = kind
         self.values = values
@@ -68,8 +68,8 @@ class Serving:
             scores = answers.flat(outputs[0])
             kind, confidence = answers.top_class(scores)
             window.answered(self.name_of(kind), confidence)
-            return Answer(self, kind, [], len(scores))
-        values = answers.flat(outputs[0]) if self.task == answers.REGRESSION else []
+            return Answer(self, kind, (), len(scores))
+        values = answers.flat(outputs[0]) if self.task == answers.REGRESSION else ()
         return Answer(self, None, values, 0)
 
     def name_of(self, kind: int) -> str:

@@ -5,13 +5,17 @@ passed over. The answers of the shadow go nowhere but into its counts. A board l
 """
 # mypy: disable-error-code="type-arg"
 
+import gc
+
 from device_agent.core import ports
-from device_agent.core.device import Device
+from device_agent.core.device import Device, heap_free
 from device_agent.core.serving import Answer, Serving
 from device_agent.core.trial import OUT_OF_TIME, RUNNING, STOP
 from device_agent.core.trying import TRIAL_LOOK_MS
 
 INPUTS_KEPT = 8
+# Less heap than this beside both models is too little: the application and the agent come first.
+SPARE_BYTES = 16 * 1024
 
 
 class Waiting:
@@ -41,7 +45,8 @@ class Shadow:
 
     def saw(self, x: object, answer: Answer, latency_us: int) -> None:
         """The model that serves answered `x`."""
-        if len(self.waiting) >= INPUTS_KEPT:
+        free = heap_free() or SPARE_BYTES
+        if len(self.waiting) >= (INPUTS_KEPT if free >= SPARE_BYTES else 1):
             return
         try:
             self.waiting.append(Waiting(kept(x), answer, latency_us))
@@ -164,7 +169,14 @@ class Shadow:
 
 
 def beside(app, install, now_ms: int) -> Shadow:  # type: ignore[no-untyped-def]
-    """The proven model of an install in the shadow of what `app` serves; goes on from a snapshot if there is one."""
+    """The proven model of an install in the shadow of what `app` serves; goes on from a snapshot if there is one.
+
+    Raises MemoryError when both models leave too little of the heap.
+    """
+    gc.collect()
+    free = heap_free()
+    if free is not None and free < SPARE_BYTES:
+        raise MemoryError("%d bytes of heap are left beside both, %d are needed" % (free, SPARE_BYTES))
     manifest = install.manifest
     artifact = manifest["artifact"]["sha256"]
     serving = Serving(app.name, install.runtime, install.slot, artifact, install.spec, "shadow")

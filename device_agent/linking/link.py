@@ -41,24 +41,21 @@ def link(
     roots: dict[str, str],
     parts: dict[str, tuple[str, ...]],
     beside: tuple[str, ...],
+    elsewhere: dict[str, str],
 ) -> Linked:
     """Link units, each of which may use those before it.
 
     `roots`: unique dotted names that are wanted (all else may go), and what they are called in the result. `parts`:
     modules of the units that functions import when they need them, and the names they import; each becomes a file of
     its own with all that nobody else needs, and is forgotten after each import. `beside`: modules that stay as they
-    are, whose names must not be touched.
+    are, whose names must not be touched. `elsewhere`: packages whose parts are put into another one.
     """
     modules = {name: sources.read(root, name) for unit in units for name in unit.modules}
     unit_of = {name: unit.name for unit in units for name in unit.modules}
     wanted = {sources.unique(dotted): short for dotted, short in roots.items()}
     entries = {part: {sources.unique(f"{part}.{name}") for name in names} for part, names in parts.items()}
-    program = forgetting() + reading()
-    home = {id(statement): units[0].name for statement in program}
-    for module in sources.in_order(modules):
-        resolved = sources.Resolver(module, modules).visit(module.tree)
-        program += Forgetter(set(parts)).visit(resolved).body
-        home |= {id(node): unit_of[module.name] for s in resolved.body for node in ast.walk(s)}
+    files = {part: _file_of(part, elsewhere) for part in parts}
+    program, home = _statements(modules, unit_of, files, units[0].name)
     program = fold(program)
     texts = Texts()
     texts.take(program)
@@ -72,7 +69,26 @@ def link(
     crossing = _crossing(order, kept, set(parts), set(wanted.values()))
     meaning = shorten(list(kept.values()), foreign)
     short = {long: name for name, longs in meaning.items() for long in longs.split(" ")}
-    return Linked({unit: _source(kept[unit], crossing[unit], short) for unit in order}, meaning, texts.lines)
+    written = {files.get(unit, unit): _source(kept[unit], crossing[unit], short) for unit in order}
+    return Linked(written, meaning, texts.lines)
+
+
+def _statements(
+    modules: dict[str, sources.Module], unit_of: dict[str, str], files: dict[str, str], first: str
+) -> tuple[list[ast.stmt], dict[int, str]]:
+    """All modules as one program, and the unit of each node by its id; what the linker adds belongs to the first one."""
+    program = forgetting() + reading()
+    home = {id(statement): first for statement in program}
+    for module in sources.in_order(modules):
+        resolved = sources.Resolver(module, modules).visit(module.tree)
+        program += Forgetter(files).visit(resolved).body
+        home |= {id(node): unit_of[module.name] for s in resolved.body for node in ast.walk(s)}
+    return program, home
+
+
+def _file_of(part: str, elsewhere: dict[str, str]) -> str:
+    package, _, name = part.rpartition(".")
+    return f"{elsewhere.get(package, package)}.{name}"
 
 
 def _source(body: list[ast.stmt], imported: dict[str, set[str]], short: dict[str, str]) -> str:

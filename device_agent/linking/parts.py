@@ -28,19 +28,20 @@ def {_FORGET}(package, name):
 
 
 class Forgetter(ast.NodeTransformer):
-    """Lets each function that imports from a part forget the module."""
+    """Lets each function that imports from a part forget the module; `files` says what each part's module is called on the board."""
 
-    def __init__(self, parts: set[str]) -> None:
-        self.parts = parts
+    def __init__(self, files: dict[str, str]) -> None:
+        self.files = files
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | list[ast.stmt]:
         """The import and, for a part, the calls around it."""
-        if node.module not in self.parts:
+        if node.module not in self.files:
             return node
-        package, _, name = node.module.rpartition(".")
+        package, _, name = self.files[node.module].rpartition(".")
         words: list[ast.expr] = [ast.Constant(package), ast.Constant(name)]
         for alias in node.names:
             alias.asname, alias.name = alias.asname or alias.name, unique(f"{node.module}.{alias.name}")
+        node.module = self.files[node.module]
         before = ast.Expr(ast.Call(ast.Name(_ROOM, ast.Load()), [], []))
         return [before, node, ast.Expr(ast.Call(ast.Name(_FORGET, ast.Load()), words, []))]
 

@@ -172,10 +172,13 @@ def time_out(rollout: Rollout, now: datetime) -> int:
     unanswered = rules.step_timeouts.consent
     if unanswered is not None:
         asked = Q(state=State.PENDING, consent=Delivery.Consent.WANTED)
-        late |= asked & Q(wave__started_at__lte=now - timedelta(seconds=unanswered))
+        since = now - timedelta(seconds=unanswered)
+        late |= asked & Q(wave__started_at__lte=since, changed_at__lte=since)
     done = 0
     for delivery in rollout.deliveries.filter(late).select_related("device")[:MOST_A_TICK]:
-        done += move(delivery, event, now, _too_late(delivery, rules))
+        # Who only waited has not failed, and would wait as long again: a person may ask once more.
+        spent = {"tries": rules.retry.attempts} if delivery.state == State.PENDING else {}
+        done += move(delivery, event, now, _too_late(delivery, rules), **spent)
     return done
 
 

@@ -24,6 +24,11 @@ from fleet.rollouts.models import Hook, Notice
 
 SECONDS = 8
 _PORTS = {"https": 443, "http": 80}
+# All that is given out to anybody (RFC 4291), and IPv4 as seen by machines that have none (RFC 6052).
+_UNICAST = ipaddress.IPv6Network("2000::/3")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class NotTaken(Exception):
@@ -113,13 +118,22 @@ def _address(host: str, port: int) -> str:
     if literal is not None:
         return str(literal)
     found = {str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
-    inner = sorted(address for address in found if not ipaddress.ip_address(address).is_global)
+    inner = sorted(address for address in found if not is_public(ipaddress.ip_address(address)))
     if inner or not found:
         raise NotTaken(f"{host} leads to {inner[0] if inner else 'no address'}, which is not public")
     return sorted(found)[0]
 
 
-def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def is_public(address: Address) -> bool:
+    """Whether an address lies outside of every private network, also where it stands for one of the older kind."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address.is_global and not address.is_multicast
+    if address in _NAT64:
+        return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return address in _UNICAST and address.is_global and address.sixtofour is None
+
+
+def _literal(host: str) -> Address | None:
     try:
         return ipaddress.ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What fits on which board: the MLPerf Tiny networks as plans, against each board's budget, by the cost model.
+"""What fits on which board: the MLPerf Tiny networks and a ready wake word as plans, against each board's budget, by the cost model.
 
 With `--markdown` it prints the table of device_agent/README.md.
 """
@@ -11,15 +11,19 @@ from typing import Any
 
 from compression_jobs.pipeline.emit.plan import emit
 from compression_jobs.pipeline.graph.costs import total_macs
+from compression_jobs.pipeline.graph.facts_tflite import describe_tflite
+from compression_jobs.pipeline.graph.from_tflite import from_tflite
 from compression_jobs.pipeline.graph.quant_build import build
 from compression_jobs.pipeline.graph.quant_calibrate import calibrate
 from compression_jobs.pipeline.latency import estimate_us
 from compression_jobs.pipeline.targets import TARGETS, Target
 from device_agent.runtimes.plan.twin import Plan
 from tests.compression_jobs.pipeline.mlperf_tiny import MODELS
+from tests.compression_jobs.pipeline.wake_words import wake_word
 
 BOARDS = [target for target in TARGETS.values() if target.runtime == "micropython"]
 KB = 1024
+WAKE_WORD = "okay_nabu"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,18 +33,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One line a network."""
-    rows = [_row(name) for name in MODELS]
+    rows = [_row(name, *_network(name)) for name in MODELS] + [_row(WAKE_WORD, *_ready(WAKE_WORD))]
     if options.markdown:
         print(markdown(rows))
         return
     yield from rows
 
 
-def _row(name: str) -> dict[str, Any]:
+def _network(name: str) -> tuple[bytes, int]:
     net = MODELS[name]()
     graph = net.graph()
     plan = emit(build(graph, calibrate(graph, net.rows(4), "minmax", 100.0), "per_channel"))
-    macs, (arena, heap) = total_macs(graph) or 0, _memory(plan)
+    return plan, total_macs(graph) or 0
+
+
+def _ready(name: str) -> tuple[bytes, int]:
+    content = wake_word(name)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        path.write_bytes(content)
+        return emit(from_tflite(content)), describe_tflite(path)["macs"]
+
+
+def _row(name: str, plan: bytes, macs: int) -> dict[str, Any]:
+    arena, heap = _memory(plan)
     row: dict[str, Any] = {"model": name, "n": 1, "macs": macs, "plan_bytes": len(plan), "arena_bytes": arena}
     for board in BOARDS:
         row[board.slug] = {

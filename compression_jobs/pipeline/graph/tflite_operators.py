@@ -13,6 +13,7 @@ from compression_jobs.pipeline.graph.quant_windows import same_padding
 from compression_jobs.pipeline.graph.tflite_importer import Importer, UnsupportedError
 from compression_jobs.pipeline.graph.tflite_moves import reshaped
 from compression_jobs.pipeline.graph.tflite_reading import Node
+from compression_jobs.pipeline.graph.tflite_transposed import transpose_conv
 
 
 def _conv(importer: Importer, node: Node) -> None:
@@ -190,6 +191,7 @@ HANDLERS: dict[str, Callable[[Importer, Node], None]] = {
     **tflite_states.HANDLERS,
     "CONV_2D": _conv,
     "DEPTHWISE_CONV_2D": _conv,
+    "TRANSPOSE_CONV": transpose_conv,
     "FULLY_CONNECTED": _fully_connected,
     "ADD": _arithmetic(q.Add),
     "SUB": _arithmetic(q.Sub),

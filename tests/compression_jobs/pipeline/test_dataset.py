@@ -109,6 +109,7 @@ LABELS = np.arange(ROWS) % 3
         ({"x": images(), "y": LABELS + 10**6}, "labels are out of range"),
         ({"x": images(), "y": LABELS, "class_names": np.array(["a", "b"])}, "label 2 has no name"),
         ({"x": images(), "y": np.eye(3, dtype=int)[LABELS]}, "one-hot rows save y.argmax"),
+        ({"x": images(), "y": np.eye(3)[LABELS]}, "looks one-hot"),
         ({"x": images(), "y": LABELS.astype(str)}, "labels must be integers"),
         (
             {"x": images(), "y": LABELS, "split": np.array(["train", "test"] * 20)},
@@ -223,6 +224,7 @@ def test_a_matching_pair_passes(tmp_path):
         ({"x": (images() * 255).astype(np.uint8), "y": LABELS}, "x is uint8, .* takes float32"),
         ({"x": images(), "y": np.arange(ROWS) % 7}, "has 3 values, the dataset has 7 classes"),
         ({"x": images(), "y": np.zeros((ROWS, 2))}, "3 values, the dataset has 2 values a row of y"),
+        ({"x": images(), "y": LABELS.astype(float)}, "astype.'int64'. if they are class numbers"),
         ({"x": images()}, "16 values a row of x"),
     ],
 )

@@ -54,3 +54,9 @@ def test_a_single_score_is_a_chance_and_not_a_logit() -> None:
     assert classes_of(chances).tolist() == [0, 1, 1]
     with pytest.raises(Refused, match=r"chance of class 1.*-3 to 4.*sigmoid"):
         refuse_logits(np.array([[-3.0], [4.0]]))
+
+
+def test_rows_of_one_class_are_known_for_it() -> None:
+    assert Judge("classification", np.zeros((3, 2)), np.array([2, 2, 2])).one_class == 2
+    assert Judge("classification", np.zeros((3, 2)), np.array([2, 1, 2])).one_class is None
+    assert Judge("regression", np.zeros((3, 2)), np.zeros((3, 1))).one_class is None

@@ -271,3 +271,5 @@ def test_costs_within_a_percent_are_decided_by_accuracy() -> None:
     assert best_of([small, better, larger], goal) is better
     accurate = Goal(target=PI, min_accuracy=0.5, objective="accuracy")
     assert best_of([small, better, larger], accurate) is larger
+    hardly = replace(larger, id="hardly", bytes=900, accuracy={"value": 0.9899})
+    assert best_of([hardly, larger], accurate) is larger

@@ -24,6 +24,8 @@ from compression_jobs.pipeline.graph.from_tflite import from_tflite
 from compression_jobs.pipeline.graph.quant_memory import micro_head_bytes
 from compression_jobs.pipeline.recipe import parse_recipe
 from compression_jobs.pipeline.streams import count
+from compression_jobs.pipeline.suiting import suits
+from compression_jobs.pipeline.targets import TARGETS
 from device_agent.core import selftest as wire
 from device_agent.runtimes.litert import LiteRtRuntime
 from device_agent.runtimes.onnx import open_session
@@ -342,7 +344,14 @@ def test_a_wake_word_is_measured_as_streams_and_its_self_test_starts_anew(
     assert facts["state_bytes"] == from_tflite(model.read_bytes()).state_bytes
     assert any("a row of its dataset is a stream" in sentence for sentence in facts["problems"])
     check_pair(facts, describe_dataset(streams))
+    small = suits(model, streams, TARGETS["esp32-s3"].model_dump(mode="json"))["int8"]
+    assert small["activation_bytes"] == facts["state_bytes"] + micro_head_bytes(
+        from_tflite(model.read_bytes())
+    )
     content, rows = model.read_bytes(), np.load(streams)["x"][30:45]
+    nowhere = suits(model, streams, TARGETS["raspberry-pi-4"].model_dump(mode="json"))
+    assert not nowhere["runs"]
+    assert "onnxruntime keeps nothing" in nowhere["problems"][0]
     right = np.array([answers({"m": (content, [row])}, tmp_path)["m"][-1].item() for row in rows[:2]])
     for runtime, step in (("micropython", 0), ("tflite-micro", 0), ("litert", 2)):
         made = ready.carry(model, parse_recipe(["keep"]), runtime)

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import http.server
+import ipaddress
 import json
 import select
 import socketserver
@@ -189,6 +190,27 @@ def test_an_allowed_name_that_leads_inside_is_not_followed(receiver: Any, admin:
     notices.send_due(later(3600))
     assert "is not among the hosts" in Notice.objects.get().reason
     assert receiver.got == []
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("93.184.216.34", True),
+        ("2606:2800:220:1::1", True),
+        ("64:ff9b::5db8:d822", True),  # the first one, through NAT64
+        ("10.0.0.1", False),
+        ("100.64.0.1", False),
+        ("224.0.0.1", False),
+        ("::ffff:127.0.0.1", False),
+        ("::7f00:1", False),
+        ("64:ff9b::a00:1", False),
+        ("2002:a00:1::", False),
+        ("fec0::1", False),
+        ("fe80::1%eth0", False),
+    ],
+)
+def test_addresses_that_stand_for_private_ones_are_not_public(address: str, public: bool) -> None:
+    assert webhooks.is_public(ipaddress.ip_address(address)) is public
 
 
 class Dripping(Receiver):

@@ -209,6 +209,26 @@ def dense_on_rows() -> Written:
     return made.op(OPERATOR.FULLY_CONNECTED, (1, 5, 7), how, [weights, bias], scale=0.07, zero=-20, version=4)
 
 
+def transposed(padding: int, kernel: int, stride: int, size: tuple[int, int]) -> Callable[[], Written]:
+    """As Keras' Conv2DTranspose is written."""
+
+    def make() -> Written:
+        chance, made = np.random.default_rng(0), Written((1, 3, 4, 5))
+        weights = made.file.constant(
+            chance.integers(-127, 128, (2, kernel, kernel, 5)).astype(np.int8), np.array([0.004, 0.003])
+        )
+        bias = made.file.constant(
+            chance.integers(-99, 99, 2).astype(np.int32), SCALE * np.array([0.004, 0.003])
+        )
+        how = options("TransposeConv", padding=padding, strideH=stride, strideW=stride)
+        shape = made.listed(1, *size, 2)
+        return made.op(
+            OPERATOR.TRANSPOSE_CONV, (1, *size, 2), how, [bias], [shape, weights], scale=0.08, version=3
+        )
+
+    return make
+
+
 def flattened() -> Written:
     """Keras 2: the shape of Flatten worked out from the batch while the model runs."""
     made = Written((1, 3, 4, 2))
@@ -250,5 +270,10 @@ READY: dict[str, Callable[[], Written]] = {
     "depth to space": depth_to_space,
     "space to depth": space_to_depth,
     "a dense layer on rows": dense_on_rows,
+    "a transposed convolution": transposed(schema.Padding.SAME, 3, 2, (6, 8)),
+    "a transposed convolution, all of it": transposed(schema.Padding.VALID, 4, 3, (10, 13)),
+    "a transposed convolution of blocks": transposed(schema.Padding.VALID, 2, 2, (6, 8)),
+    "a transposed convolution with gaps": transposed(schema.Padding.VALID, 2, 3, (8, 11)),
+    "a transposed convolution of stride 1": transposed(schema.Padding.SAME, 3, 1, (3, 4)),
     "a flattened batch": flattened,
 }

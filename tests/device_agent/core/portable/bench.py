@@ -62,6 +62,8 @@ class BenchRuntime(ports.Runtime):
             self.bench.kills -= 1
             raise PowerCut()
         data = self.bench.storage.read(path.split("/")[-1])
+        if data[2] == self.bench.too_large:
+            raise MemoryError()
         if data[0] == UNLOADABLE:
             raise ValueError("no such operator")
         self.data = data
@@ -113,6 +115,7 @@ class Bench:
         self.transport = BenchTransport(self.broker)
         self.crashing = True
         self.hungry = 0  # how many loads from now on find no heap
+        self.too_large = None  # tag of a model for which there is never any
         self.kills = 0  # how many loads from now on end the process
         self.sequence = 0
         self.lines = []

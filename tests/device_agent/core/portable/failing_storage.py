@@ -48,8 +48,9 @@ class BenchStorage(ports.Storage):
             self.power_cut()
         self.files[name] = before + data + after[len(data) :]
 
-    def append(self, name, data):
-        self._write(name, self.files.get(name, b""), bytes(data), b"")
+    def append(self, name, pieces):
+        for piece in pieces:
+            self._write(name, self.files.get(name, b""), bytes(piece), b"")
 
     def write_at(self, name, offset, data):
         whole = self.files.get(name, b"")

@@ -2,7 +2,7 @@
 
 from tests.device_agent.core.portable import failing_broker
 from tests.device_agent.core.portable.bench import Bench, model
-from tests.device_agent.core.portable.test_install import installed, started
+from tests.device_agent.core.portable.test_install import installed, refused, started
 
 HOUR, NOW = 3600, 1000
 
@@ -69,15 +69,44 @@ def test_a_disk_that_is_full_at_a_write_of_an_install_costs_time_only():
     assert full_disks(every=5) > 3
 
 
-def test_heap_that_is_exhausted_while_loading_fails_the_delivery_and_keeps_the_model():
+def test_a_model_that_fits_only_alone_is_installed_while_the_one_that_serves_is_put_aside():
     b = installed(started())
+    number, _ = b.agent.predict([1])
     b.hungry = 1  # the next load
     b.deliver(model(2), "second")
     b.run(lambda: b.hungry == 0)
-    assert b.serving() == 1
+    refused(lambda: b.agent.predict([1]), Exception, "no model")
+    assert not b.agent.label(number, 1)  # its model is gone
     b.run(lambda: b.ended("second"))
-    assert b.outcome() == "succeeded" and b.serving() == 2  # there was room again
-    b.hungry = 100
+    assert b.outcome() == "succeeded" and b.serving() == 2
+    said = [m for m in b.broker.messages("status") if "no answers until" in m.get("reason", "")]
+    assert [(m["state"], m["delivery"], m["attempt"]) for m in said] == [("downloading", "second", 1)]
+
+
+def test_a_model_put_aside_answers_while_the_broker_is_gone():
+    b = installed(started())
+    b.hungry = 1
+    b.deliver(model(2), "second")
+    b.run(lambda: b.hungry == 0)
+    b.broker.faults = [failing_broker.DROP] * 1000
+    b.deliver(model(3), "third")
+    delivery = b.agent.apps["main"].delivery
+    b.run(lambda: delivery.install is not None and delivery.install.download is not None)
+    delivery._make_room(b.clock.ticks_ms())  # as by a heap that is full before the download begins
+    b.run(lambda: delivery.install is not None and delivery.install.download is not None)
+    assert b.serving() is None
+    b.broker.up = False
+    b.run(lambda: b.serving() is not None)
+    b.broker.up, b.broker.faults = True, []
+    b.run(lambda: b.ended("third"))
+    assert b.outcome() == "succeeded" and b.serving() == 3
+
+
+def test_a_heap_too_small_for_a_new_model_ends_the_delivery_and_the_old_one_answers():
+    b = installed(started())
+    b.deliver(model(2), "second")
+    b.run(lambda: b.serving() == 2 and b.ended("second"))
+    b.too_large = 3
     b.deliver(model(3), "third")
     b.run(lambda: b.ended("third"))
     assert b.outcome() in ("failed", "rejected") and b.serving() == b.installed() == 2

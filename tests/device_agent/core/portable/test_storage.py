@@ -22,8 +22,8 @@ class Folder:
 def test_files_are_written_read_overwritten_and_removed():
     with Folder() as storage:
         assert storage.read("x") is None and storage.size("x") == 0 and not storage.exists("x")
-        storage.append("x", b"hello")
-        storage.append("x", b" world")
+        storage.append("x", (b"he", b"llo"))
+        storage.append("x", (b" world",))
         storage.write_at("x", 6, b"there, all")
         storage.sync("x")
         assert storage.read("x") == b"hello there, all" and storage.size("x") == 16
