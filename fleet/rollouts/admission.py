@@ -10,7 +10,7 @@ from fleet.rollouts import windows
 from fleet.rollouts.conditions import Rate
 from fleet.rollouts.strategy import Strategy
 
-_UNANSWERED = "wanted"
+_UNANSWERED, _TONIGHT = "wanted", "tonight"
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,15 @@ class _Desk:
             return "for a later try, or for the night"
         if each.consent == _UNANSWERED:
             return "for the consent of the owner"
+        if each.consent == _TONIGHT and self._is_day(each.zone):
+            return "for the night"
         if each.at_work:
             return "for another app of the device"
         return self._closed(each.zone) or self._over_budget(each)
+
+    def _is_day(self, zone: str) -> bool:
+        """A wave may open days after an owner said tonight; where there is a window, that is the time of the rollout."""
+        return self.rules.window is None and not windows.is_open(windows.NIGHT, zone, self.now)
 
     def spend(self, each: Waiting) -> None:
         """Count what the device will take."""

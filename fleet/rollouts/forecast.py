@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fleet.rollouts import states
 from fleet.rollouts.imagined import Fleet, Truth
 from fleet.rollouts.mixture import Bits
+from fleet.rollouts.models import Delivery
 from fleet.rollouts.planning import Plan
 from fleet.rollouts.simulation import CELLS, Simulated, assumptions, simulate
 from fleet.rollouts.strategy import Strategy
@@ -94,7 +96,9 @@ def forecast(plan: Plan, fleet: Fleet, rules: Strategy, seed: int = 0) -> Foreca
         regressions,
         unjudged(plan, rules),
         _sentence(power, plan, rules),
-        " ".join(filter(None, [_warning(power, plan, rules), *_unseen(regressions, plan)])),
+        " ".join(
+            filter(None, [_warning(power, plan, rules), *_unseen(regressions, plan), _too_slow(float(high))])
+        ),
         rollouts,
         assumptions(plan, fleet, Truth(), rules),
     )
@@ -180,6 +184,14 @@ def _sentence(power: list[Power], plan: Plan, rules: Strategy) -> str:
         f"A version that fails on {rules.p1:.0%} of devices is stopped in {line.stopped:.0%} of rollouts, "
         f"typically within {hours_in_words(line.hours)} and after {line.exposed:.0f} of {plan.devices} devices."
     )
+
+
+def _too_slow(hours: float) -> str:
+    """A warning where windows, rates or budgets make devices wait for longer than they may."""
+    limit = states.LIMITS[Delivery.State.PENDING][0]
+    if hours * 3600 <= limit.total_seconds():
+        return ""
+    return f"This takes up to {hours_in_words(hours)}, and who waits for {limit.days} days in a wave is given up."
 
 
 def _unseen(regressions: list[Regression], plan: Plan) -> list[str]:

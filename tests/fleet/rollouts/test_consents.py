@@ -101,3 +101,19 @@ def test_an_owner_who_did_not_answer_is_asked_again_by_a_person_only() -> None:
     assert Command.objects.filter(name="consent").exclude(args={}).count() == 2
     world.tick(1, seconds=610)
     assert rollout.deliveries.get().state == "timed_out"
+
+
+def test_tonight_is_a_night_even_when_the_wave_opens_days_later() -> None:
+    """Not noon two days after the answer."""
+    world, rollout = asking(2, waves=[1, "100%"])
+    first, later = (rollout.deliveries.get(wave__number=number).device.name for number in (1, 2))
+    consents.answer(world.user, rollout, later, "tonight", world.now)
+    world.tick(1, days=2)
+    consents.answer(world.user, rollout, first, "now", world.now)
+    world.tick()
+    world.succeed(world.offered())
+    world.tick(3)
+    assert rollout.waves.get(number=2).state == "running"
+    assert not world.offered()
+    world.tick(2, hours=5)
+    assert [device.name for device in world.offered()] == [later]

@@ -257,6 +257,15 @@ def test_a_fleet_that_cannot_notice_a_slower_version_is_told() -> None:
     assert "slower" not in many
 
 
+def test_a_plan_that_outlasts_the_patience_of_its_waves_is_warned() -> None:
+    """Sixty devices of one site, one a day."""
+    slow = rules(waves=["100%"], budgets={"site_bytes_per_day": 1000})
+    devices = [Candidate(f"d{n}", "pi-4", facts={"site": "pier"}) for n in range(60)]
+    found = forecast(plan(devices, OFFERS, slow, "s"), FLEET, slow)
+    assert found is not None
+    assert "who waits for 30 days in a wave is given up" in found.warning
+
+
 def test_bins_of_whole_numbers_lose_nothing_and_hold_no_fractions():
     rng = np.random.default_rng(0)
     for most in (1, 7, 20, 21, 1000):
