@@ -31,7 +31,7 @@ def _run(model: str, source: str, target: str) -> int:
     try:
         plan.load(model)
     except (OSError, ValueError) as error:
-        raise ValueError("%s: %s" % (model, _reason(error))) from error
+        raise ValueError("%s: %s" % (model, _reason(error)))  # noqa: B904  MicroPython warns about `from`
     inputs = [bytearray(edge[1]) for edge in plan.inputs]
     outputs = [bytearray(edge[1]) for edge in plan.outputs]
     done = 0
@@ -62,7 +62,7 @@ def _opened(name: str, mode: str):  # type: ignore[no-untyped-def]
     try:
         return open(name, mode)
     except OSError as error:
-        raise ValueError("%s: %s" % (name, _reason(error))) from error
+        raise ValueError("%s: %s" % (name, _reason(error)))  # noqa: B904  MicroPython warns about `from`
 
 
 def _reason(error: Exception) -> str:
