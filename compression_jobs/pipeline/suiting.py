@@ -36,9 +36,9 @@ def suits(model: Path, dataset: Path | None, target: dict[str, Any]) -> Facts:
     try:
         return _small_form(model, dataset, place)
     except Refused as error:
-        # onnxruntime runs what has no int8 form, too, as it is.
+        # onnxruntime runs an ONNX file that has no int8 form, too, as it is.
         return {
-            "runs": place.runtime == "onnxruntime",
+            "runs": place.runtime == "onnxruntime" and not is_tflite(model),
             "problems": error.problems or [str(error)],
             "int8": None,
         }

@@ -56,7 +56,8 @@ class LiteRtRuntime(ports.Runtime):
 
     def reset(self) -> None:
         """Forget what earlier runs have left: only a new interpreter gives resource variables their first values."""
-        self._interpreter = open_interpreter(self._path, self._threads)
+        if self._interpreter is not None:
+            self._interpreter = open_interpreter(self._path, self._threads)
 
     def run(self, x: object) -> list[Any]:
         """Flat real numbers of each output."""

@@ -61,6 +61,15 @@ def draw_up(order: Order, devices: Sequence[Device] | None = None) -> planning.P
     return planning.plan(reader.candidates(devices), reader.offers, order.strategy, order.seed, reader.hops)
 
 
+def refuse_broken_streams(order: Order) -> None:
+    """Raise Refused for a shadow of a model that keeps a state: a shadow passes over inputs when there is no time."""
+    if order.strategy.trial.shadow and order.version.facts.get("state_bytes"):
+        raise Refused(
+            f"{order.version} goes on from what its last run left, and a shadow passes over inputs when there is no time",
+            remedy="Roll it out with a trial on the devices themselves instead of a shadow.",
+        )
+
+
 def refuse_empty(order: Order, plan: planning.Plan) -> None:
     """Raise the sentence that says why a plan without devices cannot start."""
     if plan.devices:

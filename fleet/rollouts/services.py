@@ -56,6 +56,7 @@ def preview(
     """The dry run: exactly what a start would do now. Refused when there is nothing to do."""
     require(user, Role.VIEWER)
     order = order_for(version, group, app, strategy.read(rules))
+    preparation.refuse_broken_streams(order)
     plan = preparation.draw_up(order)
     preparation.refuse_empty(order, plan)
     return plan

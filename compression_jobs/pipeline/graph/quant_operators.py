@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from onnx import NodeProto
 
-from compression_jobs.pipeline.graph import quant_elementwise
+from compression_jobs.pipeline.graph import quant_elementwise, quant_moves
 from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.graph import Array, attributes
 from compression_jobs.pipeline.graph.quant_builder import (
@@ -225,6 +225,7 @@ HANDLERS: dict[str, Callable[[Builder, NodeProto], None]] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
     **quant_elementwise.HANDLERS,
+    **quant_moves.HANDLERS,
     "Relu": _activation,
     "Clip": _activation,
     "MaxPool": _pool,

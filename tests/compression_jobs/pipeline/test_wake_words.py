@@ -349,6 +349,9 @@ def test_a_wake_word_is_measured_as_streams_and_its_self_test_starts_anew(
         from_tflite(model.read_bytes())
     )
     content, rows = model.read_bytes(), np.load(streams)["x"][30:45]
+    nowhere = suits(model, streams, TARGETS["raspberry-pi-4"].model_dump(mode="json"))
+    assert not nowhere["runs"]
+    assert "onnxruntime keeps nothing" in nowhere["problems"][0]
     right = np.array([answers({"m": (content, [row])}, tmp_path)["m"][-1].item() for row in rows[:2]])
     for runtime, step in (("micropython", 0), ("tflite-micro", 0), ("litert", 2)):
         made = ready.carry(model, parse_recipe(["keep"]), runtime)

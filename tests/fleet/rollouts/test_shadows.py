@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from fleet.errors import Refused
 from fleet.inventory.models import DeviceApp
 from fleet.rollouts import services
 from fleet.rollouts.models import Rollout
@@ -93,3 +94,14 @@ def test_a_device_that_runs_nothing_is_left_out_with_the_reason() -> None:
     hand_device("new", world.now, groups=[world.group])
     rollout = shadowed(world)
     assert rollout.dropped == [{"device": "new", "reason": "runs nothing that a shadow could run beside"}]
+
+
+def test_a_model_that_keeps_a_state_has_no_shadow() -> None:
+    """Inputs that a shadow passes over would break its stream, and nothing that it says could be compared."""
+    world = World(1)
+    version = world.v2.version
+    version.facts = {**version.facts, "state_bytes": 3024}
+    version.save()
+    with pytest.raises(Refused, match="a shadow passes over inputs when there is no time"):
+        shadowed(world)
+    assert world.create(waves=["100%"]).state == "running"

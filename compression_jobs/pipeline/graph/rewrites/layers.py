@@ -13,6 +13,7 @@ from compression_jobs.pipeline.graph.graph import Array, Graph, Shape, attribute
 AFFINE = ("Mul", "Add", "Sub", "Div")
 LAYERS = ("Conv", "ConvTranspose", "Gemm")
 WINDOWED = ("Conv", "MaxPool", "AveragePool")
+GLOBAL = {"ReduceMean": "GlobalAveragePool", "ReduceMax": "GlobalMaxPool"}
 MOST_IN_A_ROW = 64  # numbers that a dense layer may scale one by one: its weights are their square
 
 Replacement = Callable[[Graph, NodeProto], list[NodeProto] | None]
@@ -224,11 +225,11 @@ def _layer_of_affine(graph: Graph, node: NodeProto) -> list[NodeProto] | None:
 
 
 def mean_to_pool(graph: Graph) -> bool:
-    """Write ReduceMean over all spatial axes as GlobalAveragePool, and a Reshape where they vanish."""
-    return replace_each(graph, "ReduceMean", _pool_of_mean)
+    """Write the mean or maximum over all spatial axes as a global pool, and a Reshape where they vanish."""
+    return replace_each(graph, tuple(GLOBAL), _global_pool)
 
 
-def _pool_of_mean(graph: Graph, node: NodeProto) -> list[NodeProto] | None:
+def _global_pool(graph: Graph, node: NodeProto) -> list[NodeProto] | None:
     shape, after = graph.shapes.get(node.input[0], ()), graph.shapes.get(node.output[0])
     options = attributes(node)
     given = graph.constant(node, 1) if len(node.input) > 1 else options.get("axes")
@@ -238,11 +239,11 @@ def _pool_of_mean(graph: Graph, node: NodeProto) -> list[NodeProto] | None:
     if axes != list(range(2, len(shape))):
         return None
     if options.get("keepdims", 1):
-        return [make_node("GlobalAveragePool", [node.input[0]], [node.output[0]], node.name)]
+        return [make_node(GLOBAL[node.op_type], [node.input[0]], [node.output[0]], node.name)]
     pooled = graph.fresh_name(f"{node.output[0]}_pooled")
     wanted = graph.add_initializer(f"{node.name}_shape", np.array(after, np.int64))
     return [
-        make_node("GlobalAveragePool", [node.input[0]], [pooled], node.name),
+        make_node(GLOBAL[node.op_type], [node.input[0]], [pooled], node.name),
         make_node("Reshape", [pooled, wanted], [node.output[0]], graph.fresh_name(f"{node.name}_reshape")),
     ]
 
