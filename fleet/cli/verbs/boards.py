@@ -89,6 +89,7 @@ def _enrol(folder: Path, target: str, device: str, groups: list[str]) -> dict[st
 
 
 def write_files(folder: Path, target: str, provisioning: dict[str, object], wifi: dict[str, str]) -> None:
+    """What lies beside the agent and its provisioning file: main.py, the Wi-Fi's settings and README.txt."""
     (folder / "main.py").write_text(MAIN)
     (folder / "tinyfleet" / "wifi.json").write_text(json.dumps(wifi, indent=1) + "\n")
     broker = provisioning["broker"]
