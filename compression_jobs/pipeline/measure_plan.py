@@ -17,7 +17,7 @@ from device_agent.runtimes.edges import Edge, normalised
 from device_agent.runtimes.plan.twin import Plan
 
 TIMED_RUNS = 30
-FEATURE_BYTES = 40  # mean and std of a feature in MicroPython: two numbers of a block each, and their places in lists
+FEATURE_BYTES = 40  # mean and std in MicroPython: two numbers of a block each, and their places in lists
 
 Int8Array = npt.NDArray[np.int8]
 
