@@ -4,6 +4,10 @@
 import sys
 import time
 
+TYPE_CHECKING = False  # MicroPython has no `typing`
+if TYPE_CHECKING:
+    from typing import Any
+
 JOIN_S = 20
 LOOK_MS = 5000
 NTP_RETRY_MS = 30000
@@ -36,11 +40,15 @@ class Network:
     """Wi-Fi and time of one board. `settings`: ssid, password, and if wanted country, hostname, ntp_host."""
 
     def __init__(self, settings: dict, log=print) -> None:  # type: ignore[no-untyped-def]
-        import network
-
         self.settings = settings
         self.log = log
         self.look_ms = self.ntp_ms = 0
+        self.wlan: "Any" = None
+        try:
+            import network
+        except ImportError:  # a wired board, or MicroPython on a computer
+            log("no Wi-Fi here: the port's own network is used")
+            return
         self.wlan = network.WLAN(network.STA_IF)
         if settings.get("hostname"):
             network.hostname(settings["hostname"])
@@ -48,6 +56,9 @@ class Network:
 
     def join(self) -> bool:
         """Connect, and wait up to 20 s for it; whether it worked."""
+        if not self.settings.get("ssid"):
+            self.log("Wi-Fi: wifi.json names no network: fill in ssid and password")
+            return False
         self.log("joining " + self.settings["ssid"])
         try:
             self.wlan.connect(self.settings["ssid"], self.settings["password"])
@@ -67,15 +78,18 @@ class Network:
         if now_ms < self.look_ms:
             return
         self.look_ms = now_ms + LOOK_MS
-        if not self.wlan.isconnected() and not self.join():
+        if self.wlan is not None and not self.wlan.isconnected() and not self.join():
             return
         if now_ms >= self.ntp_ms:
             self.ntp_ms = now_ms + (NTP_AGAIN_MS if self.set_clock() else NTP_RETRY_MS)
 
     def set_clock(self) -> bool:
         """Take the time from NTP; without it the agent does not judge expiry, and TLS may refuse certificates."""
-        import ntptime
-
+        try:
+            import ntptime
+        except ImportError:
+            self.log("no time: ntptime is not installed; mpremote mip install ntptime")
+            return False
         ntptime.host = self.settings.get("ntp_host", NTP_HOST)
         try:
             ntptime.settime()
@@ -89,4 +103,6 @@ def reset() -> None:
     """Start the chip again; what was written is on the flash, because every write of the agent is flushed."""
     import machine
 
+    if not hasattr(machine, "reset"):  # MicroPython on a computer: whoever started it starts it again
+        sys.exit(3)
     machine.reset()

@@ -140,6 +140,14 @@ def _unmet(workshop: Workshop, goal: Goal, target: Target, candidates: list[Cand
     )
     sentence = (
         f"{target.slug}: {verdict}. {missed[0][0]} binds; "
-        f"the nearest is {nearest.id}: {'; '.join(text for _, text in missed)}."
+        f"the nearest is {nearest.id}: {'; '.join(text for _, text in missed)}.{_of_original(nearest, goal)}"
     )
     return Result(target.slug, False, False, None, candidates, sentence, missed[0][0])
+
+
+def _of_original(candidate: Candidate, goal: Goal) -> str:
+    """Whether the model that was given asks for too much itself."""
+    original = candidate.reference_accuracy
+    if original is None or goal.min_accuracy is None or original["value"] >= goal.min_accuracy:
+        return ""
+    return f" The original itself is {verdict(original)}."

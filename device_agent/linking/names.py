@@ -8,6 +8,7 @@ import ssl
 import string
 import types
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 
 from device_agent.linking.free_names import ROM_NAMES, defined, families, share
 from device_agent.linking.modules import bound_in
@@ -57,10 +58,7 @@ def shorten(units: list[list[ast.stmt]], keep: set[str]) -> dict[str, str]:
     keep = keep | _FOREIGN | _by_text(program)
     globals_, attributes = _short_globals(units, keep), _short_attributes(program, keep)
     keywords = {n.arg for s in program for n in ast.walk(s) if isinstance(n, ast.keyword)}
-    systems = {
-        a.asname or a.name for s in program for n in ast.walk(s) if isinstance(n, ast.Import) for a in n.names
-    }
-    renamer = _Renamer(globals_, attributes, keywords, systems)
+    renamer = _Renamer(globals_, attributes, keywords, _systems(program))
     for statement in program:
         renamer.visit(statement)
     meaning: dict[str, list[str]] = defaultdict(list)
@@ -103,6 +101,11 @@ def _by_text(program: list[ast.stmt]) -> set[str]:
             ):
                 found.add(name)
     return found
+
+
+def _systems(statements: Iterable[ast.AST]) -> set[str]:
+    """Modules of the system by the names under which these statements import them."""
+    return {a.asname or a.name for s in statements if isinstance(s, ast.Import) for a in s.names}
 
 
 def _globals(program: list[ast.stmt]) -> set[str]:
@@ -167,7 +170,11 @@ class _Renamer(ast.NodeTransformer):
 
     def _function(self, node: ast.FunctionDef) -> ast.FunctionDef:
         _shorten_arguments(node, self.keywords)
+        outside = self.systems
+        # What one function calls `app` may be a module, and an object of ours in any other.
+        self.systems = outside | _systems(ast.walk(node))
         self.generic_visit(node)
+        self.systems = outside
         return node
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from django.utils import timezone
 
+from fleet.rollouts.conditions import A_MONTH
 from fleet.rollouts.models import Delivery, Rollout, Wave
 
 Table = dict[str, dict[str, str]]
@@ -72,7 +73,6 @@ DELIVERY: Final[Table] = {
     "confirm": {_D.TIMED_OUT: _D.SUCCEEDED},
 }
 
-A_MONTH: Final = timedelta(days=30)
 A_DAY: Final = timedelta(days=1)
 
 # What ends a state that a person or a device left alone: (how long, the event that follows). Deliveries at work have

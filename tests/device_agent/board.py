@@ -26,8 +26,8 @@ CLASSES = 10
 
 
 @cache
-def dense_plan(seed: int = 1) -> bytes:
-    """Two dense layers of random weights: 300 KB."""
+def dense_plan(seed: int = 1, hidden: int = HIDDEN) -> bytes:
+    """Two dense layers of random weights: 300 KB, unless fewer hidden values are wanted."""
     chance = np.random.default_rng(seed)
 
     def layer(name: str, source: str, target: str, wide: int, deep: int) -> q.FullyConnected:
@@ -37,10 +37,10 @@ def dense_plan(seed: int = 1) -> bytes:
 
     tensors = {
         "x": q.Tensor("x", (1, INPUTS), 0.05, 0),
-        "h": q.Tensor("h", (1, HIDDEN), 0.5, 0),
+        "h": q.Tensor("h", (1, hidden), 0.5, 0),
         "y": q.Tensor("y", (1, CLASSES), 2.0, 0),
     }
-    layers = [layer("fc1", "x", "h", INPUTS, HIDDEN), layer("fc2", "h", "y", HIDDEN, CLASSES)]
+    layers = [layer("fc1", "x", "h", INPUTS, hidden), layer("fc2", "h", "y", hidden, CLASSES)]
     return emit(q.QuantGraph(tensors, layers, ["x"], ["y"]))
 
 

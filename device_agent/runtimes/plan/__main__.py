@@ -25,12 +25,17 @@ def _run(model: str, source: str, target: str) -> int:
         from device_agent.runtimes.plan.interpreter import Plan
     else:
         from device_agent.runtimes.plan.twin import Plan  # type: ignore[assignment]
+    if target in (model, source):
+        raise ValueError("%s would be overwritten: name another file for the outputs" % target)
     plan = Plan()
-    plan.load(model)
+    try:
+        plan.load(model)
+    except (OSError, ValueError) as error:
+        raise ValueError("%s: %s" % (model, _reason(error)))  # noqa: B904  MicroPython warns about `from`
     inputs = [bytearray(edge[1]) for edge in plan.inputs]
     outputs = [bytearray(edge[1]) for edge in plan.outputs]
     done = 0
-    with open(source, "rb") as given, open(target, "wb") as answers:
+    with _opened(source, "rb") as given, _opened(target, "wb") as answers:
         while _filled(given, inputs, source):
             plan.run(inputs, outputs)
             for buffer in outputs:
@@ -51,6 +56,18 @@ def _filled(file, buffers: "list[bytearray]", name: str) -> bool:  # type: ignor
     if missing not in (0, size):
         raise ValueError("%s is no whole number of inputs of %d bytes" % (name, size))
     return not missing
+
+
+def _opened(name: str, mode: str):  # type: ignore[no-untyped-def]
+    try:
+        return open(name, mode)
+    except OSError as error:
+        raise ValueError("%s: %s" % (name, _reason(error)))  # noqa: B904  MicroPython warns about `from`
+
+
+def _reason(error: Exception) -> str:
+    """Why, without the name of the file, which only CPython says."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _fail(reason: str) -> int:

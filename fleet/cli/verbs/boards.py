@@ -67,7 +67,7 @@ def bundle(
     try:
         compile_agent(draft, target)
         provisioning = _enrol(draft, target, device, group or [])
-        _write(draft, target, provisioning, {"ssid": ssid, "password": password, "country": country})
+        write_files(draft, target, provisioning, {"ssid": ssid, "password": password, "country": country})
         draft.rename(folder)
     except AgentError as error:
         raise typer.BadParameter(str(error)) from error
@@ -88,7 +88,8 @@ def _enrol(folder: Path, target: str, device: str, groups: list[str]) -> dict[st
     return enrol(find().url, token, device, folder / "tinyfleet")
 
 
-def _write(folder: Path, target: str, provisioning: dict[str, object], wifi: dict[str, str]) -> None:
+def write_files(folder: Path, target: str, provisioning: dict[str, object], wifi: dict[str, str]) -> None:
+    """What lies beside the agent and its provisioning file: main.py, the Wi-Fi's settings and README.txt."""
     (folder / "main.py").write_text(MAIN)
     (folder / "tinyfleet" / "wifi.json").write_text(json.dumps(wifi, indent=1) + "\n")
     broker = provisioning["broker"]

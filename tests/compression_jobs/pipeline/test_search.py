@@ -169,6 +169,7 @@ class TestVerdicts:
         result = search([goal], digits.shuffled_model, digits.dataset, out=tmp_path)[PI]
         assert (result.met, result.winner, result.binding) == (False, None, "min_accuracy")
         assert "90.0% asked" in result.sentence
+        assert "The original itself is " in result.sentence
         assert not (tmp_path / PI).exists()
 
     def test_a_budget_that_binds_is_named_with_the_nearest_candidate(

@@ -81,6 +81,21 @@ def test_what_is_wrong_is_one_line(run, change, words: str, files: list[str]) ->
     assert done.stderr.count("\n") == 1
 
 
+@BOTH
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_file_that_cannot_be_opened_is_named(run, place: int, files: list[str], tmp_path: Path) -> None:
+    files[place] = str(tmp_path / "nowhere" / "file")
+    done = run(*files)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"plan: {files[place]}: ")
+
+
+def test_the_outputs_never_replace_what_they_are_made_of(files: list[str]) -> None:
+    before = [Path(name).read_bytes() for name in files[:2]]
+    assert all("would be overwritten" in run_python(*files[:2], name).stderr for name in files[:2])
+    assert [Path(name).read_bytes() for name in files[:2]] == before
+
+
 def test_a_command_without_files_says_how_to_use_it() -> None:
     assert "usage: python -m device_agent.runtimes.plan" in run_python("m.plan").stderr
 
