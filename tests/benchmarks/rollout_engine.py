@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     with database() as vendor:
         for devices in (max(1, options.devices // 10), options.devices):
             yield {"database": vendor, **measure(devices, options.ticks, options.past)}
+            end_all()
 
 
 @contextmanager
@@ -92,6 +93,14 @@ def measure(devices: int, ticks: int, past: int = 0) -> dict[str, Any]:
         **worst("roll_back", turned_round(devices, ticks)),
         "n": ticks,
     }
+
+
+def end_all() -> None:
+    """Nothing of one fleet goes on in the ticks of the next."""
+    from fleet.rollouts.models import Delivery, Rollout
+
+    Delivery.objects.exclude(state__in=Delivery.ENDS).update(state="cancelled")
+    Rollout.objects.exclude(state__in=Rollout.ENDS).update(state="aborted")
 
 
 def laid_out(rollout: Any) -> list[Tick]:
