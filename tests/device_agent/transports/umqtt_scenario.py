@@ -148,7 +148,23 @@ def quiet(config):
     return result
 
 
-SCENARIOS = {"talk": talk, "refused": refused, "lost": lost, "quiet": quiet}
+def hostile(config):
+    """What is left of one connection after another to a broker that says nonsense."""
+    ends = []
+    for session in range(config["connections"]):
+        transport = UmqttTransport(config, ScenarioClock(), 1)
+        transport.connect(PRESENCE, b"gone", session)
+        messages = 0
+        while transport.failure() is None:
+            messages += transport.receive() is not None
+            transport.connected()
+            transport.wait(20)
+        ends.append([transport.failure(), messages, transport.connected()])
+        transport.disconnect(False)
+    return {"ends": ends}
+
+
+SCENARIOS = {"hostile": hostile, "talk": talk, "refused": refused, "lost": lost, "quiet": quiet}
 
 if __name__ == "__main__":
     with open(sys.argv[2]) as config_file:
