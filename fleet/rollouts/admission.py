@@ -52,14 +52,24 @@ class Admission:
 
 
 def admit(
-    waiting: Iterable[Waiting], rules: Strategy, spent: Spent, now: datetime, at_most: int | None = None
+    waiting: Iterable[Waiting],
+    rules: Strategy,
+    spent: Spent,
+    now: datetime,
+    at_most: int | None = None,
+    and_why: bool = True,
 ) -> Admission:
-    """Go through those that wait in the order of the plan; what is chosen is spent at once."""
+    """Go through those that wait in the order of the plan; what is chosen is spent at once.
+
+    Without `and_why` it stops at the last that may be chosen, and the others have no reasons.
+    """
     desk = _Desk(rules, spent, now)
     chosen: list[Waiting] = []
     reasons: Counter[str] = Counter()
     for each in waiting:
         if at_most is not None and len(chosen) >= at_most:
+            if not and_why:
+                break
             reasons["for those before them"] += 1
             continue
         reason = desk.obstacle(each)

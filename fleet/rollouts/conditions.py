@@ -1,8 +1,8 @@
 """Parts of a strategy: who takes part, when devices may be asked, how fast, for how many bytes, and what is tried again."""
 
 import re
-from datetime import UTC, datetime
-from typing import Annotated, Literal
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from fleet.inventory import selection
 
 DAY_S = 24 * 3600
+# What only a person, a window or a budget can end is given up after so long.
+A_MONTH: Final = timedelta(days=30)
 MAX_BYTES = 1 << 40
 _ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 

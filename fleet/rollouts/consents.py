@@ -12,7 +12,8 @@ from fleet import events
 from fleet.accounts.roles import Caller, Role, require
 from fleet.errors import Conflict, NotFound, Refused
 from fleet.inventory.models import Command, Device
-from fleet.rollouts import deliveries, states, strategy, windows
+from fleet.rollouts import deliveries, strategy, windows
+from fleet.rollouts.conditions import A_MONTH
 from fleet.rollouts.models import Delivery, Rollout, Wave
 
 _A_DAY = timedelta(days=1)
@@ -121,7 +122,7 @@ def _question(rollout: Rollout, delivery: Delivery, now: datetime) -> Command:
         app=rollout.app,
         name=protocol.QUESTION,
         args=args,
-        expires_at=now + states.A_MONTH,
+        expires_at=now + A_MONTH,
     )
 
 

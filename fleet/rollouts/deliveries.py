@@ -148,7 +148,10 @@ def _note_what_runs(batch: list[Delivery]) -> None:
         passing = present is not None and delivery.ticket is not None and present.version.number in on_the_way
         if not passing and (present is None or present.pk != delivery.artifact_id):
             delivery.previous = present
-    Delivery.objects.bulk_update(changed, ["previous"])
+    # Most run the same: an UPDATE for each artifact, not a case for each device.
+    for previous in {delivery.previous_id for delivery in changed}:
+        same = [delivery.pk for delivery in changed if delivery.previous_id == previous]
+        Delivery.objects.filter(pk__in=same).update(previous=previous)
 
 
 def lock_devices(of: QuerySet[Delivery]) -> None:

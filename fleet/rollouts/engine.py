@@ -7,7 +7,7 @@ import logging
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Q
 
 from fleet import events
 from fleet.errors import FleetError
@@ -184,9 +184,9 @@ def _under_way(now: datetime) -> list[Rollout]:
     """Rollouts with something to do: at work, due, ended but owing a device its way back, or open to late joiners."""
     due = Q(state=Rollout.State.SCHEDULED) & (Q(start_at=None) | Q(start_at__lte=now))
     due |= Q(state=Rollout.State.AWAITING_APPROVAL)
-    owed = Delivery.objects.filter(rollout=OuterRef("pk")).exclude(state__in=Delivery.ENDS)
+    owed = Q(pk__in=Delivery.objects.filter(state__in=states.OPEN).order_by().values("rollout"))
     again = Q(pk__in=joiners.open_again(now).values("pk"))
-    found = Rollout.objects.filter(due | Q(state__in=preparation.AT_WORK) | Exists(owed) | again)
+    found = Rollout.objects.filter(due | Q(state__in=preparation.AT_WORK) | owed | again)
     return list(found.select_related("version__model", "group").order_by("pk"))
 
 

@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fleet.rollouts import states
+from fleet.rollouts.conditions import A_MONTH
 from fleet.rollouts.imagined import Fleet, Truth
 from fleet.rollouts.mixture import Bits
-from fleet.rollouts.models import Delivery
 from fleet.rollouts.planning import Plan
 from fleet.rollouts.simulation import CELLS, Simulated, assumptions, simulate
 from fleet.rollouts.strategy import Strategy
@@ -188,10 +187,9 @@ def _sentence(power: list[Power], plan: Plan, rules: Strategy) -> str:
 
 def _too_slow(hours: float) -> str:
     """A warning where windows, rates or budgets make devices wait for longer than they may."""
-    limit = states.LIMITS[Delivery.State.PENDING][0]
-    if hours * 3600 <= limit.total_seconds():
+    if hours * 3600 <= A_MONTH.total_seconds():
         return ""
-    return f"This takes up to {hours_in_words(hours)}, and who waits for {limit.days} days in a wave is given up."
+    return f"This takes up to {hours_in_words(hours)}, and who waits for {A_MONTH.days} days in a wave is given up."
 
 
 def _unseen(regressions: list[Regression], plan: Plan) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import F, Max, OuterRef, Q, QuerySet, Subquery, Value
+from django.db.models import F, FilteredRelation, Max, Q, QuerySet, Value
 from django.db.models.functions import Coalesce
 
 from device_agent.core import protocol
@@ -49,11 +49,10 @@ def issue(deliveries: Sequence[Delivery], now: datetime) -> list[Intent]:
 
 def renew(now: datetime) -> int:
     """Sign again, for the same delivery, what a device has still to accept; returns how many."""
-    # Most ticks find nothing: whose window is closed is asked only where there is something.
-    found = _to_renew(now)
-    due = list(_in_their_window(found, now)[:RENEWED_AT_ONCE]) if found.exists() else []
-    issue([intent.delivery for intent in due], now)
-    return len(due)
+    keys = _in_their_window(_to_renew(now), now)[:RENEWED_AT_ONCE]
+    due = Intent.objects.filter(pk__in=keys).select_related(*(f"delivery__{path}" for path in RELATED))
+    issue([intent.delivery for intent in due.order_by("pk")], now)
+    return len(keys)
 
 
 def manifest(delivery: Delivery, sequence: int, now: datetime) -> bytes:
@@ -190,31 +189,32 @@ def _offer_blobs(deliveries: Iterable[Delivery], now: datetime) -> None:
 
 def _to_renew(now: datetime) -> QuerySet[Intent]:
     """Current intents past half their life that still wait for their device, or that it has overtaken."""
-    said = DeviceApp.objects.filter(device=OuterRef("device"), app=OuterRef("app"))
-    current = Intent.objects.filter(current=True, device__state=Device.State.ACTIVE).annotate(
-        accepted=Coalesce(Subquery(said.values("last_sequence")[:1]), 0),
-        accepted_digest=Coalesce(Subquery(said.values("manifest_sha256")[:1]), Value("")),
+    said = FilteredRelation("device__apps", condition=Q(device__apps__app=F("app")))
+    current = Intent.objects.filter(current=True, device__state=Device.State.ACTIVE).annotate(said=said)
+    current = current.annotate(
+        accepted=Coalesce(F("said__last_sequence"), 0),
+        accepted_digest=Coalesce(F("said__manifest_sha256"), Value("")),
     )
     waiting = ~Q(delivery__state__in=Delivery.ENDS) | Q(accepted__lt=F("sequence"))
     old = (Q(issued_at__lte=now - LIFE / 2) | Q(expires_at__lte=now)) & waiting
     ahead = Q(accepted__gt=F("sequence"))
     other = Q(accepted=F("sequence")) & ~Q(accepted_digest="") & ~Q(accepted_digest=F("digest"))
     found = current.filter(old | ahead | other).exclude(payload=b"").exclude(delivery__state__in=_NOT_AGAIN)
-    found = found.filter(delivery__artifact__recalled_at=None)
-    return found.select_related(*(f"delivery__{path}" for path in RELATED)).order_by("pk")
+    return found.filter(delivery__artifact__recalled_at=None).order_by("pk")
 
 
-def _in_their_window(found: QuerySet[Intent], now: datetime) -> QuerySet[Intent]:
-    """Without installations that have to wait for their next window."""
-    installs = found.filter(delivery__kind=Delivery.Kind.INSTALL).order_by()
-    places = set(installs.values_list("delivery__rollout", "delivery__zone").distinct())
+def _in_their_window(found: QuerySet[Intent], now: datetime) -> list[int]:
+    """Keys in order, without those of installations that have to wait for their next window."""
+    rows = list(found.values_list("pk", "delivery__kind", "delivery__rollout", "delivery__zone"))
+    places = {(rollout, zone) for _, kind, rollout, zone in rows if kind == Delivery.Kind.INSTALL}
     rules = Rollout.objects.filter(pk__in={pk for pk, _ in places}).values_list("pk", "strategy")
     opening = {pk: strategy.read(raw).window for pk, raw in rules}
-    for rollout, zone in places:
-        if not windows.is_open(opening[rollout], zone, now):
-            closed = Q(delivery__rollout=rollout, delivery__zone=zone, delivery__kind=Delivery.Kind.INSTALL)
-            found = found.exclude(closed)
-    return found
+    closed = {place for place in places if not windows.is_open(opening[place[0]], place[1], now)}
+    return [
+        pk
+        for pk, kind, rollout, zone in rows
+        if kind == Delivery.Kind.ROLL_BACK or (rollout, zone) not in closed
+    ]
 
 
 # What a manifest is made of, fetched with the delivery.

@@ -5,7 +5,6 @@ A signal whose difference is not imagined, or not known yet, keeps the capital i
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +41,7 @@ class Mixture:
         self.asking = {signal.name for signal in signals if not signal.stops}
         self.weights, self.signal_weight = _weights(len(kinds), len(self.stopping))
         self.kinds = len(kinds)
-        self._capital: dict[tuple[int, int], betting.Array] = {}
+        self.logs = logs_of(betting.stakes_above(limits.p0, limits.p1), limits.p0, 1.0)
 
     def stop_at(self, failed: Bits, differences: Differences | None = None) -> Counts:
         """Number of devices at which each rollout crosses; rollouts that have crossed are not looked at further."""
@@ -101,22 +100,18 @@ class Mixture:
             counts = failed & mask[start : start + _BLOCK]
             k = carry[number][:, None] + counts.cumsum(axis=1)
             after[number] = k[:, -1]
-            table = self._table(number, start)
-            mixed += table[np.minimum(k, len(table) - 1), columns]
+            mixed += self._capital(number, start, k)[k - k.min(), columns]
         return mixed, after
 
-    def _table(self, number: int, start: int) -> betting.Array:
-        """Weighted capital by failures (rows) and device (columns); the last row has crossed by itself."""
-        if (number, start) not in self._capital:
-            limits, weight = self.limits, self.weights[number]
-            n = self.places[number][start : start + _BLOCK]
-            alone = _stop_table(limits.p0, limits.p1, limits.alpha * weight, len(self.masks[0]))
-            k = np.arange(min(int(alone[n].max(initial=0)), int(n.max(initial=0))) + 1)[:, None]
-            bad, good = logs_of(betting.stakes_above(limits.p0, limits.p1), limits.p0, 1.0)
-            logs = k[..., None] * bad + (n[None, :] - k)[..., None] * good
-            capital = np.exp(np.minimum(logs, _MAX_LOG)) @ np.array(betting.ABOVE_WEIGHTS)
-            self._capital[number, start] = weight * capital
-        return self._capital[number, start]
+    def _capital(self, number: int, start: int, k: Counts) -> betting.Array:
+        """Weighted capital by failures (rows, from the fewest to the most of `k`) and device (columns) of a block."""
+        n = self.places[number][start : start + _BLOCK]
+        failed = np.arange(k.min(), k.max() + 1)[:, None]
+        bad, good = self.logs
+        logs = failed[..., None] * bad + (n[None, :] - failed)[..., None] * good
+        weights = self.weights[number] * np.array(betting.ABOVE_WEIGHTS)
+        capital: betting.Array = np.exp(np.minimum(logs, _MAX_LOG)) @ weights
+        return capital
 
     def _bets(self, name: str, values: Floats, weight: float) -> "_Bets":
         return _Bets(values, self.targets, self.limits.tolerated[name], weight)
@@ -164,18 +159,3 @@ def _weights(kinds: int, signals: int) -> tuple[list[float], float]:
     whole = sum(rates) + (WEIGHT_SIGNALS if signals else 0.0)
     signal = WEIGHT_SIGNALS / signals / kinds / whole if signals else 0.0
     return [weight / whole for weight in rates], signal
-
-
-@lru_cache(maxsize=32)
-def _stop_table(p0: float, p1: float, alpha: float, most: int) -> Counts:
-    """Least number of failures among n at which the bets alone have reached 1/alpha."""
-    bad, good = logs_of(betting.stakes_above(p0, p1), p0, 1.0)
-    weights = np.log(np.array(betting.ABOVE_WEIGHTS))
-    found, failed = np.full(most + 1, NEVER), 0
-    for n in range(1, most + 1):
-        while failed <= n and np.logaddexp.reduce(weights + failed * bad + (n - failed) * good) < np.log(
-            1 / alpha
-        ):
-            failed += 1
-        found[n] = failed
-    return found

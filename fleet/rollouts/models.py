@@ -182,6 +182,7 @@ class PlanPart(models.Model):
     number = models.PositiveIntegerField()
     devices = models.JSONField(help_text="Keys of the devices.")
     rows = models.JSONField(help_text="A list for each delivery, see preparation.COLUMNS.")
+    whys = models.JSONField(default=list, help_text="What `why` may be: rows hold its place in this list.")
 
     class Meta:
         ordering = ["rollout", "number"]
@@ -286,7 +287,8 @@ class Delivery(models.Model):
                 fields=["rollout", "device", "kind"], name="one_delivery_a_device_and_way"
             )
         ]
-        indexes = [models.Index(fields=["device", "state"])]
+        # By device for what it does now, by state for the few that are open among all that ever were.
+        indexes = [models.Index(fields=["device", "state"]), models.Index(fields=["state", "rollout"])]
 
     @property
     def is_over(self) -> bool:

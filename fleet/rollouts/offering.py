@@ -1,5 +1,6 @@
 """Offers to devices, as far as windows, consent, rates and budgets allow at this moment."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from django.db import transaction
@@ -25,7 +26,7 @@ def offer(rollout: Rollout, installs: QuerySet[Delivery], now: datetime, at_most
         # Two ticks at once would spend a budget or a minute's rate twice: one waits here, and counts again.
         list(_all_at_work().select_for_update().order_by("pk").values_list("pk"))
         most = _most(rollout, rules, now, at_most)
-        found = admission.admit(_waiting(rollout, installs), rules, _spent(now), now, most)
+        found = admission.admit(_waiting(rollout, installs), rules, _spent(now), now, most, and_why=False)
         keys = [each.key for each in found.chosen]
         done = deliveries.offer(installs.filter(pk__in=keys), now, at_most=len(keys)) if keys else 0
         Sending.objects.bulk_create(
@@ -62,16 +63,16 @@ def _all_at_work() -> QuerySet[Rollout]:
     return Rollout.objects.filter(state=Rollout.State.RUNNING)
 
 
-def _waiting(rollout: Rollout, installs: QuerySet[Delivery]) -> list[admission.Waiting]:
+def _waiting(rollout: Rollout, installs: QuerySet[Delivery]) -> Iterator[admission.Waiting]:
+    """Pending deliveries in the order of the plan, read a few hundred at a time."""
     columns = ("pk", "device_id", "artifact_id", "site", "zone", "consent", "not_before", "byte_budget")
-    rows = list(
-        installs.filter(state=_State.PENDING).order_by("position", "pk").values_list(*columns, named=True)
-    )
-    artifacts = Artifact.objects.in_bulk({row.artifact_id for row in rows if row.artifact_id})
+    pending = installs.filter(state=_State.PENDING)
+    rows = pending.order_by("position", "pk").values_list(*columns, named=True)
+    artifacts = Artifact.objects.filter(pk__in=pending.order_by().values("artifact")).in_bulk()
     sizes = {pk: blobs.bytes_to_install(artifact) for pk, artifact in artifacts.items()}
     taken = _at_work_elsewhere(rollout)
-    return [
-        admission.Waiting(
+    for row in rows.iterator(chunk_size=500):
+        yield admission.Waiting(
             row.pk,
             row.device_id,
             sizes.get(row.artifact_id, 0),
@@ -82,8 +83,6 @@ def _waiting(rollout: Rollout, installs: QuerySet[Delivery]) -> list[admission.W
             row.byte_budget,
             row.device_id in taken,
         )
-        for row in rows
-    ]
 
 
 def _at_work_elsewhere(rollout: Rollout) -> set[int]:

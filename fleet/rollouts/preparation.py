@@ -104,14 +104,21 @@ def keep(rollout: Rollout, plan: planning.Plan, now: datetime) -> None:
         for position, (wave, share) in enumerate(places, start=1)
     ]
     parts = [rows[start : start + WRITTEN_AT_ONCE] for start in range(0, len(rows), WRITTEN_AT_ONCE)]
-    PlanPart.objects.bulk_create(
-        PlanPart(rollout=rollout, number=number, devices=[row[1] for row in part], rows=part)
-        for number, part in enumerate(parts, start=1)
-    )
+    PlanPart.objects.bulk_create(_part(rollout, number, part) for number, part in enumerate(parts, start=1))
     rollout.dropped = [{"device": left.device, "reason": left.reason} for left in plan.left_out]
     rollout.held_back = plan.held_back
     rollout.joined_at = now
     rollout.save(update_fields=["dropped", "held_back", "joined_at"])
+
+
+def _part(rollout: Rollout, number: int, rows: Sequence[list[Any]]) -> PlanPart:
+    """A part of a plan as it is kept: thousands of devices share a handful of reasons, which are long."""
+    # Planning makes one for all devices of a target that leave the same room.
+    whys = {id(row[-1]): row[-1] for row in rows}
+    places = {key: place for place, key in enumerate(whys)}
+    kept = [[*row[:-1], places[id(row[-1])]] for row in rows]
+    devices, told = [row[1] for row in rows], list(whys.values())
+    return PlanPart(rollout=rollout, number=number, devices=devices, rows=kept, whys=told)
 
 
 def write_part(rollout: Rollout, now: datetime) -> int:
@@ -129,7 +136,7 @@ def write_part(rollout: Rollout, now: datetime) -> int:
         return 0
     _take_over(rollout, part.devices, now)
     part.delete()
-    return write(rollout, part.rows, now)
+    return write(rollout, [[*row[:-1], part.whys[row[-1]]] for row in part.rows], now)
 
 
 def columns_of(wave: Wave, share: planning.Share, position: int, device: int) -> list[Any]:
@@ -137,7 +144,7 @@ def columns_of(wave: Wave, share: planning.Share, position: int, device: int) ->
     first, *later = (*share.hops, share.artifact)
     consent = Delivery.Consent.WANTED if share.asks else ""
     place = [wave.pk, device, position, first, later]
-    return [*place, share.site, share.zone, share.bytes_per_day, consent, list(share.why)]
+    return [*place, share.site, share.zone, share.bytes_per_day, consent, share.why]
 
 
 def write(rollout: Rollout, rows: Sequence[Sequence[Any]], now: datetime) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from django.utils import timezone
 
+from fleet.rollouts.conditions import A_MONTH
 from fleet.rollouts.models import Delivery, Rollout, Wave
 
 Table = dict[str, dict[str, str]]
@@ -51,28 +52,27 @@ WAVE: Final[Table] = {
 
 # What a device reports may come in any order, because it retries and resumes.
 _AT_WORK = (_D.OFFERED, _D.DOWNLOADING, _D.VERIFYING, _D.TESTING, _D.TRIAL)
-_OPEN = (_D.PENDING, *_AT_WORK)
+OPEN: Final = (_D.PENDING, *_AT_WORK)
 ACTIVE: Final = _AT_WORK
 
 # From an end only these lead on: a new try under a new id, so that late words about the old one change nothing, and
 # the late word of a device that was away while its way back timed out.
 DELIVERY: Final[Table] = {
     "offer": {_D.PENDING: _D.OFFERED},
-    **{str(state): dict.fromkeys((s for s in _OPEN if s != state), state) for state in _AT_WORK},
-    "succeeded": dict.fromkeys(_OPEN, _D.SUCCEEDED),
-    "rejected": dict.fromkeys(_OPEN, _D.REJECTED),
-    "failed": dict.fromkeys(_OPEN, _D.FAILED),
-    "rolled_back": dict.fromkeys(_OPEN, _D.ROLLED_BACK),
-    "time_out": dict.fromkeys(_OPEN, _D.TIMED_OUT),
-    "cancel": dict.fromkeys(_OPEN, _D.CANCELLED),
-    "supersede": dict.fromkeys(_OPEN, _D.SUPERSEDED),
+    **{str(state): dict.fromkeys((s for s in OPEN if s != state), state) for state in _AT_WORK},
+    "succeeded": dict.fromkeys(OPEN, _D.SUCCEEDED),
+    "rejected": dict.fromkeys(OPEN, _D.REJECTED),
+    "failed": dict.fromkeys(OPEN, _D.FAILED),
+    "rolled_back": dict.fromkeys(OPEN, _D.ROLLED_BACK),
+    "time_out": dict.fromkeys(OPEN, _D.TIMED_OUT),
+    "cancel": dict.fromkeys(OPEN, _D.CANCELLED),
+    "supersede": dict.fromkeys(OPEN, _D.SUPERSEDED),
     "skip": {_D.PENDING: _D.SKIPPED},
     "retry": dict.fromkeys((_D.FAILED, _D.TIMED_OUT), _D.PENDING),
     "requeue": dict.fromkeys((*_AT_WORK, _D.SUCCEEDED), _D.PENDING),
     "confirm": {_D.TIMED_OUT: _D.SUCCEEDED},
 }
 
-A_MONTH: Final = timedelta(days=30)
 A_DAY: Final = timedelta(days=1)
 
 # What ends a state that a person or a device left alone: (how long, the event that follows). Deliveries at work have

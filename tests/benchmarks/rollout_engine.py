@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How many devices."""
     parser.add_argument("--devices", type=int, default=10_000)
     parser.add_argument("--ticks", type=int, default=5)
+    parser.add_argument("--past", type=int, default=3, help="Rollouts to all of them that are over already.")
 
 
 def run(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     django.setup()
     with database() as vendor:
         for devices in (max(1, options.devices // 10), options.devices):
-            yield {"database": vendor, **measure(devices, options.ticks)}
+            yield {"database": vendor, **measure(devices, options.ticks, options.past)}
 
 
 @contextmanager
@@ -58,12 +59,14 @@ def database() -> Iterator[str]:
         teardown_test_environment()
 
 
-def measure(devices: int, ticks: int) -> dict[str, Any]:
+def measure(devices: int, ticks: int, past: int = 0) -> dict[str, Any]:
     """A rollout in one wave, as fast as it goes and to its end; and one that its gate turns round half way."""
     from fleet.rollouts import preparation
     from fleet.rollouts.models import Delivery
 
     rollout = laid_in(devices)
+    for _ in range(past):
+        remember(rollout)
     order = preparation.Order(rollout.version, rollout.group, rollout.app, rules(rollout))
     began = time.perf_counter()
     plan = preparation.draw_up(order)
@@ -78,6 +81,7 @@ def measure(devices: int, ticks: int) -> dict[str, Any]:
         rollout.refresh_from_db()
     return {
         "n_devices": plan.devices,
+        "past": past,
         "planning_s": round(planning, 3),
         **worst("laying_out", laying_out),
         **worst("tick", offering),
@@ -186,6 +190,33 @@ def laid_in(devices: int, name: str = "good") -> Any:
     group.members.set(rows)
     given = {"waves": ["100%"], "paced": False, "soak_seconds": 0}
     return Rollout.objects.create(version=version, group=group, strategy=given, state="scheduled")
+
+
+def remember(rollout: Any) -> None:
+    """A rollout to the same devices that is over; each of them has accepted its last intent."""
+    from fleet.inventory.models import DeviceApp
+    from fleet.rollouts.models import Delivery, Intent, Rollout, Wave
+
+    runs = dict(DeviceApp.objects.filter(device__groups=rollout.group).values_list("device", "artifact"))
+    times = {"offered_at": NOW, "changed_at": NOW, "finished_at": NOW}
+    over = Rollout.objects.create(
+        version=rollout.version, group=rollout.group, strategy={}, state="succeeded", started_at=NOW
+    )
+    wave = Wave.objects.create(rollout=over, number=1, state="passed")
+    rows = [
+        Delivery(rollout=over, wave=wave, device_id=device, artifact_id=artifact, state="succeeded", **times)
+        for device, artifact in runs.items()
+    ]
+    Delivery.objects.bulk_create(rows, batch_size=1000)
+    Intent.objects.filter(device__in=runs).update(current=False)
+    signed = {"app": "main", "payload": b"x", "digest": "a" * 64, "issued_at": NOW, "due": False}
+    sequence = over.pk
+    intents = [
+        Intent(device_id=row.device_id, delivery=row, sequence=sequence, expires_at=NOW, **signed)
+        for row in rows
+    ]
+    Intent.objects.bulk_create(intents, batch_size=1000)
+    DeviceApp.objects.filter(device__in=runs).update(last_sequence=sequence, manifest_sha256="a" * 64)
 
 
 def rules(rollout: Any) -> Any:

@@ -1,5 +1,8 @@
 """Simulations and forecasts: what they promise is what the gates do."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -264,6 +267,14 @@ def test_a_plan_that_outlasts_the_patience_of_its_waves_is_warned() -> None:
     found = forecast(plan(devices, OFFERS, slow, "s"), FLEET, slow)
     assert found is not None
     assert "who waits for 30 days in a wave is given up" in found.warning
+
+
+def test_planning_gates_and_simulation_need_no_database() -> None:
+    """They are plain functions, for a notebook as well."""
+    alone = "from fleet.rollouts import forecast, gates, planning, simulation; import sys; print('django.db' in sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    found = subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True, env=environment)
+    assert (found.stdout, found.stderr) == ("False\n", "")
 
 
 def test_bins_of_whole_numbers_lose_nothing_and_hold_no_fractions():
