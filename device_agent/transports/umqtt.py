@@ -276,7 +276,7 @@ class UmqttTransport(ports.Transport):
         view = packet.view
         end = 2 + (view[0] << 8 | view[1])
         start = end + (2 if qos else 0)
-        if start > packet.length or start > packet.size // 2:
+        if qos == 3 or start > packet.length or start > packet.size // 2:
             raise Closed("the other side speaks no MQTT")
         if qos:
             writer = self._begin(PUBACK, 2)

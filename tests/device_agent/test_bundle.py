@@ -1,13 +1,15 @@
 """A bundle as a stranger uses it: copied somewhere else and started there, the VM in place of the board."""
 
+import argparse
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from device_agent.compiled import ARCHITECTURES, compile_agent
+from device_agent.compiled import ARCHITECTURES, ROOT, compile_agent
 from fleet.cli.verbs.boards import write_files
+from tests.benchmarks import boards
 from tests.device_agent import board
 from tests.device_agent.core.test_in_micropython import micropython
 from tests.device_agent.test_vm import Fleet, broker, fleet  # noqa: F401
@@ -90,3 +92,8 @@ def test_a_bundle_that_was_copied_in_part_says_what_is_missing(missing: str, bun
 def _made(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     return folder
+
+
+def test_the_table_of_what_fits_on_which_board_is_what_the_cost_model_says() -> None:
+    table = boards.markdown(list(boards.run(argparse.Namespace(markdown=False))))
+    assert table.strip() in (ROOT / "device_agent" / "README.md").read_text()

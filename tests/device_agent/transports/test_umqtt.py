@@ -1,7 +1,9 @@
 """The board's own MQTT client against real brokers, in CPython and in the MicroPython VM, plain and over TLS."""
 
+import contextlib
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -137,6 +139,50 @@ def test_something_that_is_no_broker_ends_as_a_reason(vm: Device, words: bytes) 
             connection.close()
     assert found["reason"]
     assert found["connected"] is False
+
+
+def nonsense() -> list[bytes]:
+    """What a broker may send after its CONNACK: packets of odd lengths and kinds, huge ones, damaged ones."""
+    chance = random.Random(5)
+    message = b"\x32\x09\x00\x01t\x00\x07body"
+    made = [
+        b"\x30\x02\x00\x09",  # a topic longer than its packet
+        b"\x30\x00",
+        b"\x36\x09\x00\x01t\x00\x07body",  # quality of service 3
+        b"\x30\x05\x00\x02\xff\xfe!",  # a topic that is no UTF-8
+        b"\x40\x00" + b"\x40\x01\x00" + b"\x40\x02\xff\xff" + b"\x40\x03\x00\x01\x02",
+        b"\x20\x02\x00\x00" * 50 + b"\x90\x00" + b"\xd0\x00",
+        b"\x30\xff\xff\x7f" + bytes(300_000),
+        b"\x32\xc0\xb8\x02\x00\x01t\x00\x07" + bytes(40_000),  # whole, and longer than the buffer
+        b"\xf0\x00",
+    ]
+    for _ in range(60):
+        damaged = bytearray(message * 3)
+        for _ in range(chance.randint(1, 4)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        made.append(bytes(damaged))
+    return made
+
+
+def test_a_broker_that_talks_nonsense_is_left_with_a_reason(device: Device) -> None:
+    words = nonsense()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = {"host": "127.0.0.1", "port": listener.getsockname()[1], "tls": False, "ca": None}
+        login = {"client_id": "c", "username": "u", "password": "p", "connections": len(words)}
+        with device.running("hostile", {"broker": address, **login}) as process:
+            for said in words:
+                connection, _ = listener.accept()
+                connection.recv(1000)
+                with contextlib.suppress(OSError):  # left before the end
+                    connection.sendall(b"\x20\x02\x00\x00" + said)
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(1000):
+                        pass
+                connection.close()
+            ends = answer(process)["ends"]
+    assert len(ends) == len(words)
+    assert all(reason and not connected for reason, _, connected in ends)
+    assert ends[2] == ["the other side speaks no MQTT", 0, False]
 
 
 def test_an_unreachable_broker_is_a_reason(device: Device) -> None:
