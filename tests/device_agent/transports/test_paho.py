@@ -43,7 +43,8 @@ def peer(broker: Broker, *topics: str) -> Iterator[PahoTransport]:
     config = broker.config(client_id="server", username="server", password="server")
     transport = PahoTransport(config)
     transport.connect("server/will", b"", 1)
-    until("the server's connection", transport.connected)
+    until("the server's connection", lambda: transport.connected() or transport.failure())
+    assert transport.connected(), transport.failure()
     # Its own message comes back only after the broker has taken the subscriptions.
     transport.subscribe([(topic, 1) for topic in (*topics, "server/ready")])
     transport.publish("server/ready", b"", 1)

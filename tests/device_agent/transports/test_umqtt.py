@@ -212,6 +212,7 @@ class Mosquitto:
             lines += [f"cafile {tls['ca_file']}", "require_certificate true"]
         if plain_port:
             lines.append(f"listener {plain_port} 127.0.0.1")
+        self._last_port = plain_port or self.port  # listeners open in the order of the file
         self._file.write_text("\n".join(lines) + "\n")
 
     config = Broker.config
@@ -219,7 +220,7 @@ class Mosquitto:
     @contextmanager
     def running(self) -> Iterator["Mosquitto"]:
         """While it listens."""
-        with running([installed("mosquitto"), "-c", str(self._file)], self.port):
+        with running([installed("mosquitto"), "-c", str(self._file)], self._last_port):
             yield self
 
 
