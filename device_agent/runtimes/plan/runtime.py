@@ -131,10 +131,10 @@ def _normalisation(told: "dict | None", specs: "list | None") -> "tuple | None":
         axis, places = told.get("axis", 1), 1
         for size in shape[axis + 1 :]:
             places *= size
-        if len(specs) != 1 or not 0 < len(mean) == len(std) == shape[axis]:  # type: ignore[arg-type]
+        if len(specs) != 1 or axis < 1 or not len(mean) == len(std) == shape[axis]:  # type: ignore[arg-type]
             raise ValueError
         for i in range(len(mean)):
-            if not -1e38 < mean[i] / std[i] < 1e38:
+            if not -1e38 < mean[i] / std[i] < 1e38 or not -1e38 < std[i] < 1e38:
                 raise ValueError
     except (ArithmeticError, LookupError, TypeError, ValueError):
         raise ValueError("the signature's normalisation does not fit the model's input")  # noqa: B904  MicroPython warns about `from`

@@ -144,7 +144,17 @@ def test_features_that_int8_keeps_apart_are_left_alone(tmp_path: Path) -> None:
     assert evened(canonicalise(path, x[:8]), x) is None
 
 
-@pytest.mark.parametrize("told", [{"mean": [0.0], "std": [1.0]}, {"mean": [0.0] * 6, "std": [0.0] * 6}, [1]])
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"mean": [0.0], "std": [1.0]},
+        {"mean": [0.0] * 13, "std": [0.0] * 13},
+        {"mean": [0.0] * 13, "std": [float("inf")] * 13},
+        {"mean": [0.0] * 13, "std": [1.0] * 13, "axis": -1},
+        {"mean": [0.0], "std": [1.0], "axis": 0},
+        [1],
+    ],
+)
 def test_a_normalisation_that_does_not_fit_is_refused_by_the_agent(
     wine: Path, told: Any, tmp_path: Path
 ) -> None:
