@@ -166,7 +166,17 @@ static void mean(const int8_t *in, int8_t *out, int32_t count, int32_t channels,
 }
 """
 
-_SUM = r"""
+# Over every pair of values that a sum or a product takes, x and y.
+_EACH_PAIR = r"""    for (int32_t i = 0; i < p->size[0]; i++)
+        for (int32_t j = 0; j < p->size[1]; j++)
+            for (int32_t k = 0; k < p->size[2]; k++)
+                for (int32_t l = 0; l < p->size[3]; l++) {
+                    int32_t x = a[i * p->a_step[0] + j * p->a_step[1] + k * p->a_step[2] + l * p->a_step[3]];
+                    int32_t y = b[i * p->b_step[0] + j * p->b_step[1] + k * p->b_step[2] + l * p->b_step[3]];
+"""
+
+_SUM = (
+    r"""
 typedef struct {
     int32_t size[4], a_step[4], b_step[4], zero[2], multiplier[2], shift[2];
     int32_t sign, out_multiplier, out_shift, out_zero, low, high;
@@ -175,21 +185,19 @@ typedef struct {
 /* Sizes of 1 are repeated: their step is 0. */
 static void add(const addition *p, const int8_t *a, const int8_t *b, int8_t *out)
 {
-    for (int32_t i = 0; i < p->size[0]; i++)
-        for (int32_t j = 0; j < p->size[1]; j++)
-            for (int32_t k = 0; k < p->size[2]; k++)
-                for (int32_t l = 0; l < p->size[3]; l++) {
-                    int32_t x = a[i * p->a_step[0] + j * p->a_step[1] + k * p->a_step[2] + l * p->a_step[3]];
-                    int32_t y = b[i * p->b_step[0] + j * p->b_step[1] + k * p->b_step[2] + l * p->b_step[3]];
-                    int32_t first = scaled((x - p->zero[0]) * (1 << 20), p->multiplier[0], p->shift[0]);
+"""
+    + _EACH_PAIR
+    + r"""                    int32_t first = scaled((x - p->zero[0]) * (1 << 20), p->multiplier[0], p->shift[0]);
                     int32_t second = scaled((y - p->zero[1]) * (1 << 20), p->multiplier[1], p->shift[1]);
                     int32_t sum = scaled(first + p->sign * second, p->out_multiplier, p->out_shift);
                     *out++ = clamped(sum + p->out_zero, p->low, p->high);
                 }
 }
 """
+)
 
-_PRODUCT = r"""
+_PRODUCT = (
+    r"""
 typedef struct {
     int32_t size[4], a_step[4], b_step[4], a_zero, b_zero, multiplier, shift, out_zero, low, high;
 } product;
@@ -197,17 +205,14 @@ typedef struct {
 /* Sizes of 1 are repeated: their step is 0. */
 static void multiply(const product *p, const int8_t *a, const int8_t *b, int8_t *out)
 {
-    for (int32_t i = 0; i < p->size[0]; i++)
-        for (int32_t j = 0; j < p->size[1]; j++)
-            for (int32_t k = 0; k < p->size[2]; k++)
-                for (int32_t l = 0; l < p->size[3]; l++) {
-                    int32_t x = a[i * p->a_step[0] + j * p->a_step[1] + k * p->a_step[2] + l * p->a_step[3]];
-                    int32_t y = b[i * p->b_step[0] + j * p->b_step[1] + k * p->b_step[2] + l * p->b_step[3]];
-                    int32_t value = scaled((x - p->a_zero) * (y - p->b_zero), p->multiplier, p->shift);
+"""
+    + _EACH_PAIR
+    + r"""                    int32_t value = scaled((x - p->a_zero) * (y - p->b_zero), p->multiplier, p->shift);
                     *out++ = clamped(value + p->out_zero, p->low, p->high);
                 }
 }
 """
+)
 
 _COPY = r"""
 /* Rows of bytes from one place to another, `step` bytes apart there. */

@@ -9,6 +9,11 @@ from fleet.rollouts.imagined import USUAL_ANSWER_S, Truth
 from fleet.rollouts.simulation import MOST_ROLLOUTS
 
 
+def hundredths(label: str, help_text: str, least: float = 0) -> forms.FloatField:
+    """A field in percent or points that may be left empty."""
+    return forms.FloatField(min_value=least, max_value=100, required=False, label=label, help_text=help_text)
+
+
 class SimulationForm(RolloutForm):
     """What goes where, and how bad it is."""
 
@@ -19,33 +24,15 @@ class SimulationForm(RolloutForm):
         label="Fails on (% of devices)",
         help_text="0: a perfect version.",
     )
-    latency = forms.FloatField(
-        min_value=0,
-        max_value=100,
-        required=False,
-        label="Slower by (%)",
-        help_text="Each device's median latency, where it keeps the version. Empty: 0.",
+    latency = hundredths(
+        "Slower by (%)", "Each device's median latency, where it keeps the version. Empty: 0."
     )
-    accuracy = forms.FloatField(
-        min_value=0,
-        max_value=100,
-        required=False,
-        label="Less accurate by (points)",
-        help_text="Beyond what the trial on the device finds. Empty: 0.",
-    )
-    confidence = forms.FloatField(
-        min_value=0,
-        max_value=100,
-        required=False,
-        label="Less sure by (points)",
-        help_text="Fall of the mean confidence of its answers. Empty: 0.",
-    )
-    season = forms.FloatField(
-        min_value=-100,
-        max_value=100,
-        required=False,
-        label="Everything slower by (%)",
-        help_text="What happens to every device meanwhile, whatever it runs: a hot summer. Empty: 0.",
+    accuracy = hundredths("Less accurate by (points)", "Beyond what the trial on the device finds. Empty: 0.")
+    confidence = hundredths("Less sure by (points)", "Fall of the mean confidence of its answers. Empty: 0.")
+    season = hundredths(
+        "Everything slower by (%)",
+        "What happens to every device meanwhile, whatever it runs: a hot summer. Empty: 0.",
+        least=-100,
     )
     answer_hours = forms.FloatField(
         min_value=0,
