@@ -121,9 +121,7 @@ def sizes(folder: Path) -> dict[str, dict[str, int]]:
     core: what stays in memory; steps: what the core loads for one step each; host: transport, board and runtime;
     interpreter: with its kernels as machine code; bytecode: the same kernels for boards that cannot run that; texts: no code.
     """
-    found: dict[str, dict[str, int]] = {
-        part: {} for part in ("core", "steps", "host", "interpreter", "bytecode", "texts")
-    }
+    found: dict[str, dict[str, int]] = {part: {} for part in _DESCRIPTIONS}
     package = folder / "device_agent"
     for path in sorted((*package.rglob("*.mpy"), package / TEXTS)):
         part = {"steps": "steps", "plan": "interpreter"}.get(path.parent.name, "host")
@@ -137,15 +135,15 @@ def sizes(folder: Path) -> dict[str, dict[str, int]]:
 def described(target: str, found: dict[str, dict[str, int]]) -> str:
     """The sizes as a person reads them."""
     lines = [f"{target}: bytes of .mpy"]
-    for part, meaning in _MEANINGS.items():
+    for part, description in _DESCRIPTIONS.items():
         files = found[part]
-        lines.append(f"  {sum(files.values()):>6}  {meaning}")
+        lines.append(f"  {sum(files.values()):>6}  {description}")
         if len(files) > 1:
             lines += [f"            {size:>6}  {name}" for name, size in files.items()]
     return "\n".join(lines)
 
 
-_MEANINGS = {
+_DESCRIPTIONS = {
     "core": "core.mpy: the core, which stays in memory (limit 24576)",
     "steps": "steps/: parts of the core on flash, each loaded for its step and forgotten after it; never all at once",
     "host": "transport, board and runtime",

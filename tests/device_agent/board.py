@@ -4,7 +4,7 @@ import io
 import json
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -87,12 +87,19 @@ def provision(state: Path, broker: dict[str, Any]) -> None:
     (state / "provision.json").write_text(json.dumps(fields))
 
 
-@contextmanager
-def running(code: Path, *arguments: str, heap: str) -> Iterator["subprocess.Popen[str]"]:
+def running(code: Path, *arguments: str, heap: str) -> AbstractContextManager["subprocess.Popen[str]"]:
     """The agent in the VM, from the folder it was compiled to; killed at the end, as by a power cut."""
     start = "import sys; from device_agent.board_host import main; sys.exit(main(sys.argv[1:]))"
-    command = [micropython(), "-X", f"heapsize={heap}", "-c", start, *arguments]
-    process = subprocess.Popen(command, cwd=code, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return powered(code, "-c", start, *arguments, heap=heap)
+
+
+@contextmanager
+def powered(folder: Path, *arguments: str, heap: str) -> Iterator["subprocess.Popen[str]"]:
+    """The VM in a folder, in place of a board with its file system; killed at the end, as by a power cut."""
+    command = [micropython(), "-X", f"heapsize={heap}", *arguments]
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     try:
         yield process
     finally:

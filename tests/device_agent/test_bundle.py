@@ -2,7 +2,6 @@
 
 import argparse
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,11 @@ from device_agent.compiled import ARCHITECTURES, ROOT, compile_agent
 from fleet.cli.verbs.boards import write_files
 from tests.benchmarks import boards
 from tests.device_agent import board
-from tests.device_agent.core.test_in_micropython import micropython
 from tests.device_agent.test_vm import Fleet, broker, fleet  # noqa: F401
 from tests.device_agent.transports.conftest import Broker
 from tests.services import until
 
+HEAP = "192k"
 APP = """
 from device_agent.board_host import NoModel
 
@@ -38,11 +37,6 @@ def bundle(tmp_path: Path, broker: Broker) -> Path:  # noqa: F811
     return made
 
 
-def start(folder: Path) -> "subprocess.Popen[str]":
-    command = [micropython(), "-X", "heapsize=192k", "main.py"]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 @pytest.mark.parametrize("target", sorted(set(ARCHITECTURES) - {"unix"}))
 def test_a_bundle_for_each_board_comes_online_and_installs(
     target: str,
@@ -53,22 +47,19 @@ def test_a_bundle_for_each_board_comes_online_and_installs(
     compile_agent(bundle, target)
     write_files(bundle, target, {"device": "pi-1", "broker": {"host": "192.0.2.1"}}, {"ssid": ""})
     copied = tmp_path / "board"
+    copied.mkdir()
     for name in ("device_agent", "tinyfleet", "main.py"):  # those that README.txt names
         source = bundle / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, _made(copied) / name)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, copied / name)
     (copied / "app.py").write_text(APP)
     plan = board.dense_plan(hidden=8)  # bytecode in place of the board's machine code is slow
     fleet.server.deliver(plan, board.TARGET, None, "plan", board.self_test(plan, tmp_path))
-    process = start(copied)
-    try:
+    with board.powered(copied, "main.py", heap=HEAP) as process:
         fleet.until("hello", "hello", lambda message: True)
         assert fleet.outcome()["state"] == "succeeded"
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")
         until("an answer of the application", lambda: next(lines).startswith("class "))
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.mark.parametrize("missing", ["wifi.json", "provision.json"])
@@ -76,22 +67,13 @@ def test_a_bundle_that_was_copied_in_part_says_what_is_missing(missing: str, bun
     compile_agent(bundle, "rp2040")
     write_files(bundle, "rp2040", {"device": "pi-1", "broker": {"host": "192.0.2.1"}}, {"ssid": ""})
     (bundle / "tinyfleet" / missing).unlink()
-    process = start(bundle)
-    try:
+    lines: list[str] = []
+    with board.powered(bundle, "main.py", heap=HEAP) as process:
         assert process.stdout is not None
-        lines = []
         while not lines or "starting again" not in lines[-1]:
-            lines.append(process.stdout.readline())
-    finally:
-        process.kill()
-        process.communicate()
+            lines.append(next(process.stdout))
     assert f"tinyfleet/{missing} cannot be read" in lines[-2]
     assert not any("Traceback" in line for line in lines)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    return folder
 
 
 def test_the_table_of_what_fits_on_which_board_is_what_the_cost_model_says() -> None:

@@ -20,10 +20,9 @@ from tests.device_agent.transports.test_umqtt import Authority, Mosquitto, secur
 from tests.services import free_port, until
 
 HEAP_KB = 128
-BESIDE_KB = 144  # with a second model beside the one that answers
-BESIDE_KB = (
-    144  # certificates and contexts lie in this heap; what mbedTLS allocates does not, in the Unix port
-)
+# With a second model beside the one that answers. Over TLS certificates and contexts lie in this heap; what mbedTLS
+# allocates does not, in the Unix port.
+BESIDE_KB = 144
 KB = 1024
 AGENT = ROOT / "device_agent"
 # Bytes of code, what is free beside it, and bytes of the connected agent.

@@ -136,8 +136,8 @@ def _normalisation(told: "dict | None", specs: "list | None") -> "tuple | None":
         for i in range(len(mean)):
             if not -1e38 < mean[i] / std[i] < 1e38:
                 raise ValueError
-    except (ArithmeticError, KeyError, LookupError, TypeError, ValueError):
-        raise ValueError("the signature's normalisation does not fit the model's input") from None
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        raise ValueError("the signature's normalisation does not fit the model's input")  # noqa: B904  MicroPython warns about `from`
     return mean, std, places
 
 

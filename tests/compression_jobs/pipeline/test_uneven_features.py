@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from compression_jobs.pipeline.goal import Goal
 from compression_jobs.pipeline.graph.feature_scales import evened
@@ -19,6 +18,7 @@ from device_agent.core.ports import Runtime
 from device_agent.runtimes.litert import LiteRtRuntime
 from device_agent.runtimes.onnx import OnnxRuntime
 from device_agent.runtimes.plan.runtime import PlanRuntime
+from tests.compression_jobs.pipeline.graph import models
 from tests.device_agent.runtimes.plan.machines import vm
 
 SIZES = np.array([1400.0, 90.0, 5.0, 0.5, 0.05, 0.002])
@@ -26,13 +26,10 @@ OFFSETS = np.array([2000.0, 0.0, 20.0, -3.0, 0.1, 0.01])
 
 
 def model(nodes: list[Any], x: list[int | str], constants: dict[str, np.ndarray]) -> onnx.ModelProto:
-    ports = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in (("x", x), ("y", None))
-    ]
-    weights = [numpy_helper.from_array(values.astype(np.float32), name) for name, values in constants.items()]
-    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    """Of float32, whatever the constants were worked out in."""
+    stored = {name: values.astype(np.float32) for name, values in constants.items()}
+    made: onnx.ModelProto = models.build(nodes, stored, inputs=(("x", x),))
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +42,17 @@ def wine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     standard[np.arange(600), y] += 4
     mixing = chance.normal(size=(6, 24))
     nodes = [
-        helper.make_node("Sub", ["x", "offset"], ["moved"]),
-        helper.make_node("Div", ["moved", "size"], ["scaled"]),
-        helper.make_node("MatMul", ["scaled", "w"], ["hidden"]),
-        helper.make_node("Relu", ["hidden"], ["lit"]),
-        helper.make_node("MatMul", ["lit", "v"], ["y"]),
+        ("Sub", ["x", "offset"], ["moved"], {}),
+        ("Div", ["moved", "size"], ["scaled"], {}),
+        ("MatMul", ["scaled", "w"], ["hidden"], {}),
+        ("Relu", ["hidden"], ["lit"], {}),
+        ("MatMul", ["lit", "v"], ["y"], {}),
     ]
     # relu(z) - relu(-z) = z: the net mixes the features and takes them apart again.
     constants = {"offset": OFFSETS, "size": SIZES, "w": np.hstack([mixing, -mixing])}
     undone = np.linalg.pinv(mixing)
     made = model(nodes, ["n", 6], {**constants, "v": np.vstack([undone, -undone])})
-    (folder / "m.onnx").write_bytes(made.SerializeToString())
+    models.save(folder, made)
     split = np.array(["train", "calibration", "validation", "test"])[np.arange(600) // 6 % 4]
     np.savez(folder / "d.npz", x=(standard * SIZES + OFFSETS).astype(np.float32), y=y, split=split)
     return folder
@@ -114,19 +111,20 @@ def test_signals_of_uneven_channels_are_evened_where_a_convolution_reads_them(
         / SIZES.reshape(groups, -1)[np.arange(8) * groups // 8, :, None]
     )
     nodes = [
-        helper.make_node(
-            "Conv", ["t" if kind == "channels last" else "x", "w"], ["c"], pads=[pad, pad], group=groups
+        (
+            "Conv",
+            ["t" if kind == "channels last" else "x", "w"],
+            ["c"],
+            {"pads": [pad, pad], "group": groups},
         ),
-        helper.make_node("Relu", ["c"], ["y"]),
+        ("Relu", ["c"], ["y"], {}),
     ]
     x = chance.normal(size=(20, 6, 16)) * SIZES[:, None] + OFFSETS[:, None] * (kind == "groups")
     if kind == "channels last":
-        nodes.insert(0, helper.make_node("Transpose", ["x"], ["t"], perm=[0, 2, 1]))
+        nodes.insert(0, ("Transpose", ["x"], ["t"], {"perm": [0, 2, 1]}))
         x = x.transpose(0, 2, 1)
     x = np.ascontiguousarray(x, np.float32)
-    path = tmp_path / "m.onnx"
-    path.write_bytes(model(nodes, ["n", *x.shape[1:]], {"w": weights}).SerializeToString())
-    graph = canonicalise(path, x[:8])
+    graph = canonicalise(models.save(tmp_path, model(nodes, ["n", *x.shape[1:]], {"w": weights})), x[:8])
     found = evened(graph, x)
     assert found is not None
     even, normalisation = found
@@ -140,10 +138,10 @@ def test_features_that_int8_keeps_apart_are_left_alone(tmp_path: Path) -> None:
     chance = np.random.default_rng(2)
     x = chance.normal(size=(100, 6)).astype(np.float32)
     x[:, 0] *= 0.01  # a feature that hardly counts, such as the corner of a picture
-    nodes = [helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)]
+    nodes = [("Gemm", ["x", "w"], ["y"], {"transB": 1})]
     weights = {"w": chance.normal(size=(8, 6))}
-    (tmp_path / "m.onnx").write_bytes(model(nodes, ["n", 6], weights).SerializeToString())
-    assert evened(canonicalise(tmp_path / "m.onnx", x[:8]), x) is None
+    path = models.save(tmp_path, model(nodes, ["n", 6], weights))
+    assert evened(canonicalise(path, x[:8]), x) is None
 
 
 @pytest.mark.parametrize("told", [{"mean": [0.0], "std": [1.0]}, {"mean": [0.0] * 6, "std": [0.0] * 6}, [1]])

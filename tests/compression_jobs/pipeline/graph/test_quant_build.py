@@ -86,7 +86,6 @@ def test_constants_beside_tensors_become_layers(tmp_path: Path, nodes: list, con
         "deviation": np.abs(models.weights(3, 1, 1)) + np.float32(0.5),
         "w": models.weights(4, 3, 3, 3),
         "one": np.float32(1),
-        "slope": np.full((1, 1, 1), 0.2, np.float32),
         "low": np.float32(-0.5),
         "high": np.float32(0.75),
     }

@@ -60,10 +60,7 @@ def test_a_sample_of_a_stream_is_runs_in_a_row_between_resets() -> None:
     runtime = Recorded([bytes(3), bytes(3), bytes(3), bytes([1, 1, 1])])
     result = selftest.run(io.BytesIO(file.getvalue()), runtime)
     assert result.passed and result.samples == 2
-    one, other = (
-        ["reset", [reals(0, 1)], [reals(0, 2)], "reset"],
-        ["reset", [reals(1, 1)], [reals(1, 2)], "reset"],
-    )
+    one, other = (["reset", [reals(i, 1)], [reals(i, 2)], "reset"] for i in range(2))
     assert runtime.inputs == one + other
     runtime = Recorded([bytes(3), bytes([1, 0, 0])] * 2)
     assert selftest.run(io.BytesIO(file.getvalue()), runtime).reason.startswith("sample 0, output 0")
