@@ -107,9 +107,12 @@ def share(dotted: str) -> Callable[[Row], str]:
             return ""
         name = NAMES.get(found.get("metric", ""))
         factor, digits = (1, 3) if name else (100, 1)
-        text = f"{name} {found['value']:.3f}" if name else f"{100 * found['value']:.1f} %"
-        if found.get("low") is not None and found.get("high") is not None:
-            low, high = (f"{factor * found[end]:.{digits}f}" for end in ("low", "high"))
+        value, low, high = (
+            "" if found.get(part) is None else f"{factor * found[part]:.{digits}f}"
+            for part in ("value", "low", "high")
+        )
+        text = f"{name} {value}" if name else f"{value} %"
+        if low and high:
             text += f" ({low} to {high}, n = {found.get('n', '?')})"
         return text
 

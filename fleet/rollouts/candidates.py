@@ -95,10 +95,8 @@ class Reader:
 
     def _runs(self) -> dict[int, _Runs]:
         """What each device runs; thousands share a handful of artifacts, which are read once."""
-        rows = DeviceApp.objects.filter(app=self.app).values_list(
-            "device_id", "artifact_sha256", "artifact_id"
-        )
-        found = list(rows)
+        rows = DeviceApp.objects.filter(app=self.app)
+        found = list(rows.values_list("device_id", "artifact_sha256", "artifact_id"))
         few = Artifact.objects.select_related("version").defer("signature", "lineage", "version__facts")
         artifacts = few.in_bulk({artifact for _, _, artifact in found if artifact})
         return {device: _Runs(sha256, artifacts.get(artifact)) for device, sha256, artifact in found}

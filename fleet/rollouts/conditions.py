@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from fleet.inventory import selection
 
 DAY_S = 24 * 3600
+A_DAY: Final = timedelta(days=1)
 # What only a person, a window or a budget can end is given up after so long.
 A_MONTH: Final = timedelta(days=30)
 MAX_BYTES = 1 << 40

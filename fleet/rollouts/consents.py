@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.db import transaction
@@ -13,10 +13,9 @@ from fleet.accounts.roles import Caller, Role, require
 from fleet.errors import Conflict, NotFound, Refused
 from fleet.inventory.models import Command, Device
 from fleet.rollouts import deliveries, strategy, windows
-from fleet.rollouts.conditions import A_MONTH
+from fleet.rollouts.conditions import A_DAY, A_MONTH
 from fleet.rollouts.models import Delivery, Rollout, Wave
 
-_A_DAY = timedelta(days=1)
 _UNANSWERED = (Command.State.PENDING, Command.State.SENT)
 ANSWERS = (Delivery.Consent.NOW, Delivery.Consent.TONIGHT, Delivery.Consent.NO)
 
@@ -80,7 +79,7 @@ def take_back(now: datetime) -> int:
                 device=delivery.device,
                 app=delivery.rollout.app,
                 name=protocol.QUESTION,
-                expires_at=now + _A_DAY,
+                expires_at=now + A_DAY,
             )
             for delivery in over
             if delivery.question in heard_of

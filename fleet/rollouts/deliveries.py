@@ -40,8 +40,11 @@ def move(delivery: Delivery, event: str, now: datetime, reason: str = "", **fiel
 
 def with_note(delivery: Delivery, state: str, now: datetime, reason: str) -> list[dict[str, Any]]:
     """The delivery's history with one more line; a device that never stops talking cannot make it grow for ever."""
-    line = {"state": str(state), "at": now.isoformat(), "reason": reason}
-    return [*delivery.history[: MAX_HISTORY - 1], line]
+    return [*delivery.history[: MAX_HISTORY - 1], _line(state, now, reason)]
+
+
+def _line(state: str, now: datetime, reason: str) -> dict[str, Any]:
+    return {"state": str(state), "at": now.isoformat(), "reason": reason}
 
 
 def open_ones(rollout: Rollout) -> QuerySet[Delivery]:
@@ -232,9 +235,8 @@ def cancel_pending(rollout: Rollout, now: datetime, reason: str) -> int:
     waiting = not_asked_yet(rollout)
     untouched = waiting.select_related(None).filter(history=[])
     lock_devices(untouched)
-    line = {"state": State.CANCELLED, "at": now.isoformat(), "reason": reason}
     ended = {"state": State.CANCELLED, "reason": reason, "changed_at": now, "finished_at": now}
-    done = untouched.update(history=[line], **ended)
+    done = untouched.update(history=[_line(State.CANCELLED, now, reason)], **ended)
     return done + cancel(waiting.exclude(history=[])[:MOST_A_TICK], now, reason)
 
 

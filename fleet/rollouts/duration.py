@@ -15,19 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from fleet.rollouts import admission, replay, windows
-from fleet.rollouts.conditions import Window
+from fleet.rollouts.betting import Array
+from fleet.rollouts.conditions import A_MONTH, DAY_S, Window
 from fleet.rollouts.imagined import Fleet
 from fleet.rollouts.mixture import Bits, Counts
 from fleet.rollouts.planning import Share
 from fleet.rollouts.strategy import Strategy
 
-DAY_S = 86_400.0
 USUAL_S = 60.0
 OPENINGS = 200
 # What nobody answers ends by then.
-_MOST_S = 30 * DAY_S
-
-Floats = npt.NDArray[np.float64]
+_MOST_S = A_MONTH.total_seconds()
 
 
 class Duration:
@@ -46,7 +44,7 @@ class Duration:
     ) -> None:
         self.fleet, self.rules, self.random, self.lost = fleet, rules, random, lost
         rollouts = len(lost)
-        self.seconds: Floats = np.zeros(rollouts)
+        self.seconds: Array = np.zeros(rollouts)
         usual = [fleet.seconds.get(share.target, USUAL_S) * (1 + len(share.hops)) for share in shares]
         self.usual = float(np.mean(usual))
         self.days = max(_days(share) for share in shares)
@@ -104,46 +102,49 @@ class Duration:
         self.seconds = np.where(owners > 0, np.maximum(self.seconds, heard), self.seconds)
         self.answered = np.where(rollouts, last, self.answered)
 
-    def _slowest(self, many: Counts) -> Floats:
+    def _slowest(self, many: Counts) -> Array:
         """The largest of so many random times of which half are 1 or less, drawn at once."""
-        drawn = self.random.random(len(many)) ** (1 / np.maximum(many, 1))
-        rest: Floats = -np.log1p(-np.minimum(drawn, 1 - 1e-12)) / np.log(2)
+        rest: Array = -np.log1p(-self._largest(many)) / np.log(2)
         return rest
 
-    def _tried_again(self, devices: Counts, before: Counts, after: Counts) -> Floats:
+    def _largest(self, many: Counts) -> Array:
+        """The largest of so many uniform random numbers, drawn at once, and never 1 itself."""
+        drawn: Array = self.random.random(len(many)) ** (1 / np.maximum(many, 1))
+        return np.minimum(drawn, 1 - 1e-12)
+
+    def _tried_again(self, devices: Counts, before: Counts, after: Counts) -> Array:
         """Waits and deliveries of the device that needs most tries; one that never comes through needs all."""
         most = len(self.ladder)
         if most == 1:
             return np.zeros(len(devices))
         tries = np.ones(len(devices), dtype=np.int64)
         if flaky := min(self.fleet.flaky, 0.99):
-            drawn = self.random.random(len(devices)) ** (1 / np.maximum(devices, 1))
-            left = 1 - (1 - flaky**most) * np.minimum(drawn, 1 - 1e-12)
+            left = 1 - (1 - flaky**most) * self._largest(devices)
             tries = np.clip(np.ceil(np.log(left) / np.log(flaky)), 1, most).astype(np.int64)
         rows = np.arange(len(devices))
         tries = np.where(self.lost[rows, after] > self.lost[rows, before], most, tries)
-        waits: Floats = self.ladder[tries - 1]
+        waits: Array = self.ladder[tries - 1]
         return waits
 
-    def _at_the_rate(self, devices: Counts, before: Counts) -> Floats:
+    def _at_the_rate(self, devices: Counts, before: Counts) -> Array:
         rate = self.rules.rate
         if rate is None:
             return np.zeros(len(devices))
         steps = np.minimum(before // rate.after_successes, 60)
         per_minute = np.minimum(rate.per_minute * rate.factor**steps, rate.most_per_minute)
-        waits: Floats = 60.0 * np.maximum(0, np.ceil(devices / per_minute) - 1)
+        waits: Array = 60.0 * np.maximum(0, np.ceil(devices / per_minute) - 1)
         return waits
 
-    def _earliest(self, after: Counts) -> Floats:
+    def _earliest(self, after: Counts) -> Array:
         """When the busiest site may have taken the bytes of all these devices."""
         budget = self.rules.budgets.site_bytes_per_day
         if budget is None or not self.busiest:
             return np.zeros(len(after))
-        days: Floats = np.ceil(after * self.busiest / budget - 1e-9) - 1
+        days: Array = np.ceil(after * self.busiest / budget - 1e-9) - 1
         return DAY_S * np.maximum(0, days)
 
 
-def _ladder(rules: Strategy, usual: float) -> Floats:
+def _ladder(rules: Strategy, usual: float) -> Array:
     """Seconds that the waits and deliveries of one try, two, three take beyond the first."""
     steps = [admission.wait_before_try(rules, tried) + usual for tried in range(rules.retry.attempts - 1)]
     return np.cumsum([0.0, *steps])
@@ -165,7 +166,7 @@ def _busiest_site(shares: Sequence[Share]) -> float:
     return max(sizes.values(), default=0) / max(1, len(shares))
 
 
-def _openings(shares: Sequence[Share], fleet: Fleet, rules: Strategy) -> Floats:
+def _openings(shares: Sequence[Share], fleet: Fleet, rules: Strategy) -> Array:
     """Windows of the most common time zone as rows (start, end), in seconds from now; enough of them for any rollout."""
     if rules.window is None or not shares:
         return np.zeros((0, 2))

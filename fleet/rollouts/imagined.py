@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fleet.rollouts import signals
+from fleet.rollouts.betting import Array
 from fleet.rollouts.mixture import Bits, Differences, Floats
 from fleet.rollouts.planning import Plan, Share
 from fleet.rollouts.strategy import Strategy
@@ -51,7 +52,7 @@ class Truth:
     class_mix: float = 0.0
     season: Mapping[str, float] = field(default_factory=dict)
 
-    def rates(self, shares: Sequence[Share]) -> npt.NDArray[np.float64]:
+    def rates(self, shares: Sequence[Share]) -> Array:
         """The rate of each device."""
         return np.array([self.by_target.get(share.target, self.failing) for share in shares])
 
@@ -71,7 +72,7 @@ class Truth:
         return [name for name in self.worse if name not in rules.tolerances()]
 
 
-def matrices(plan: Plan, truth: Truth, rules: Strategy) -> int:
+def numbers_of_a_device(plan: Plan, truth: Truth, rules: Strategy) -> int:
     """How many numbers a device has in one imagined rollout."""
     judged = rules.tolerances()
     names = [name for name in truth.moved if name in judged]

@@ -95,12 +95,8 @@ def _place(rollout: Rollout, joining: list[Share], pks: dict[str, int], now: dat
         preparation.columns_of(wave, share, position + n, pks[share.device])
         for n, share in enumerate(joining, start=1)
     ]
-    devices = (
-        "1 device that entered the group is"
-        if len(rows) == 1
-        else f"{len(rows)} devices that entered the group are"
-    )
-    sentence = f"{devices} asked in wave {wave.number}"
+    devices, are = ("1 device", "is") if len(rows) == 1 else (f"{len(rows)} devices", "are")
+    sentence = f"{devices} that entered the group {are} asked in wave {wave.number}"
     Decision.objects.create(rollout=rollout, wave=wave, verb="join", sentence=sentence)
     return preparation.write(rollout, rows, now)
 

@@ -9,14 +9,13 @@ from django.db.models import QuerySet, Sum
 from fleet.registry import offers as blobs
 from fleet.registry.models import Artifact
 from fleet.rollouts import admission, deliveries, states, strategy
-from fleet.rollouts.conditions import Rate
+from fleet.rollouts.conditions import A_DAY, Rate
 from fleet.rollouts.models import Delivery, Rollout, Sending, Wave
 
-_DAY = timedelta(hours=24)
 # An offer may be fetched as long as its delivery lasts, and counts from then on.
 _KEPT = timedelta(days=31)
-_FETCHING = (Delivery.State.DOWNLOADING, Delivery.State.VERIFYING, Delivery.State.TESTING)
 _State = Delivery.State
+_FETCHING = (_State.DOWNLOADING, _State.VERIFYING, _State.TESTING)
 
 
 def offer(rollout: Rollout, installs: QuerySet[Delivery], now: datetime, at_most: int | None = None) -> int:
@@ -92,7 +91,7 @@ def _at_work_elsewhere(rollout: Rollout) -> set[int]:
 
 
 def _spent(now: datetime) -> admission.Spent:
-    recent = Sending.objects.filter(at__gt=now - _DAY).order_by()
+    recent = Sending.objects.filter(at__gt=now - A_DAY).order_by()
     return admission.Spent(
         dict(recent.values_list("device_id").annotate(Sum("bytes"))),
         dict(recent.values_list("site").annotate(Sum("bytes"))),

@@ -21,8 +21,6 @@ MAX_KEY = 64
 # Further than that is a slip, or beyond what a calendar holds.
 MOST_AHEAD = timedelta(days=36525)
 
-
-_GONE_ON = (Rollout.State.SCHEDULED, Rollout.State.STARTING, Rollout.State.RUNNING)
 _GOING_BACK = (Rollout.State.ROLLING_BACK, Rollout.State.ROLLED_BACK)
 
 # What a start or an approval comes to by itself.

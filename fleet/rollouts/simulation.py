@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from fleet.errors import Refused
 from fleet.rollouts import imagined, replay
-from fleet.rollouts.duration import USUAL_S, Duration, Floats
+from fleet.rollouts.betting import Array
+from fleet.rollouts.duration import USUAL_S, Duration
 from fleet.rollouts.gates import Limits
 from fleet.rollouts.imagined import Fleet, Truth
 from fleet.rollouts.mixture import Bits, Counts
@@ -30,7 +31,7 @@ class Simulated:
     stopped: Bits
     held: Bits
     exposed: Counts
-    seconds: Floats
+    seconds: Array
     bytes: Counts
 
     @property
@@ -69,7 +70,7 @@ def simulate(
     shares, rules = plan.shares, rules or Strategy()
     if not shares:
         raise Refused("a plan without devices cannot be played", remedy="Choose a group that has some.")
-    cells = CELLS // imagined.matrices(plan, truth, rules)
+    cells = CELLS // imagined.numbers_of_a_device(plan, truth, rules)
     rollouts = max(1, min(rollouts, MOST_ROLLOUTS, max(LEAST_ROLLOUTS, cells // len(shares))))
     random = np.random.default_rng(seed)
     course = course_of(plan, rules, truth)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from django.utils import timezone
 
-from fleet.rollouts.conditions import A_MONTH
+from fleet.rollouts.conditions import A_DAY, A_MONTH
 from fleet.rollouts.models import Delivery, Rollout, Wave
 
 Table = dict[str, dict[str, str]]
@@ -72,8 +72,6 @@ DELIVERY: Final[Table] = {
     "requeue": dict.fromkeys((*_AT_WORK, _D.SUCCEEDED), _D.PENDING),
     "confirm": {_D.TIMED_OUT: _D.SUCCEEDED},
 }
-
-A_DAY: Final = timedelta(days=1)
 
 # What ends a state that a person or a device left alone: (how long, the event that follows). Deliveries at work have
 # the strategy's `delivery_timeout_s`; a running, soaking or rolling-back thing waits only for deliveries and soaks.

@@ -1,7 +1,8 @@
 """Writes a QuantGraph as plain C99: one static arena, no dependency, results of TFLM's reference kernels.
 
-The folder holds `model.h` (a function that runs the model, and one that forgets what runs have left), `model.c`, and a test of its own: `test_main.c`, `test_vector.h` and a
-CMakeLists.txt. On the way out all of it is one `.zip`, the same bytes each time.
+The folder holds `model.h` (a function that runs the model, and one that forgets what runs have left), `model.c`, and a
+test of its own: `test_main.c`, `test_vector.h` and a CMakeLists.txt. On the way out all of it is one `.zip`, the same
+bytes each time.
 """
 
 import io
@@ -27,6 +28,7 @@ from compression_jobs.pipeline.graph import quantgraph as q
 from compression_jobs.pipeline.graph.quant_arithmetic import mean_multiplier, quantize_multipliers
 from compression_jobs.pipeline.graph.quant_memory import inner_plan, shared
 from compression_jobs.pipeline.graph.quant_softmax import exponentials_of_differences
+from compression_jobs.pipeline.graph.quant_steps import repeating, sliced, steps_of
 from compression_jobs.pipeline.graph.quant_tables import table
 
 TEST_ROWS = 8
@@ -230,11 +232,7 @@ def _product(writer: _Writer, op: q.Mul) -> None:
 
 def _sides(sources: list[q.Tensor], target: q.Tensor) -> list[list[int]]:
     """The size of the result, and the steps through both sides: 0 where a size of 1 is repeated."""
-    steps = [
-        [step if length > 1 else 0 for step, length in zip(_steps(source), source.shape, strict=True)]
-        for source in sources
-    ]
-    return [_four(target.shape), *map(_last_four, steps)]
+    return [_four(target.shape), *(_last_four(repeating(source)) for source in sources)]
 
 
 def _last_four(steps: list[int]) -> list[int]:
@@ -243,11 +241,6 @@ def _last_four(steps: list[int]) -> list[int]:
 
 def _four(shape: tuple[int, ...]) -> list[int]:
     return [1, 1, 1, 1, *shape][-4:]
-
-
-def _steps(tensor: q.Tensor) -> list[int]:
-    """Bytes between neighbours on each axis."""
-    return [int(np.prod(tensor.shape[axis + 1 :])) for axis in range(len(tensor.shape))]
 
 
 def _concat(writer: _Writer, op: q.Concat) -> None:
@@ -286,15 +279,13 @@ def _constant(writer: _Writer, op: q.Constant) -> None:
 
 
 def _transpose(writer: _Writer, op: q.Transpose) -> None:
-    steps = _steps(writer.graph.tensor_of(op))
+    steps = steps_of(writer.graph.tensor_of(op))
     _gather(writer, op, writer.place(op.inputs[0]), [steps[axis] for axis in op.order])
 
 
 def _slice(writer: _Writer, op: q.Slice) -> None:
-    steps = _steps(writer.graph.tensor_of(op))
-    start = sum(at * step for at, step in zip(op.starts, steps, strict=True))
-    taken = [by * step for by, step in zip(op.steps, steps, strict=True)]
-    _gather(writer, op, f"{writer.place(op.inputs[0])} + {start}", taken)
+    start, steps = sliced(writer.graph, op)
+    _gather(writer, op, f"{writer.place(op.inputs[0])} + {start}", steps)
 
 
 def _enlarge(writer: _Writer, op: q.Enlarge) -> None:

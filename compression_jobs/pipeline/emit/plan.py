@@ -11,7 +11,7 @@ import numpy as np
 
 from compression_jobs.pipeline.emit import plan_moves, plan_states
 from compression_jobs.pipeline.emit.plan_arena import is_direct, scratch
-from compression_jobs.pipeline.emit.plan_moves import exchange, gather, places_of, read_states, steps_of
+from compression_jobs.pipeline.emit.plan_moves import exchange, gather, places_of, read_states
 from compression_jobs.pipeline.emit.plan_states import UNSIGNED, kept
 from compression_jobs.pipeline.emit.plan_writer import Writer
 from compression_jobs.pipeline.errors import refuse_all
@@ -28,6 +28,7 @@ from compression_jobs.pipeline.graph.quant_softmax import (
     THIRTY_TWO_17THS,
     exponentials_of_differences,
 )
+from compression_jobs.pipeline.graph.quant_steps import repeating
 from compression_jobs.pipeline.graph.quant_windows import kernel_of
 from device_agent.runtimes.plan import kinds
 from device_agent.runtimes.plan import layout as p
@@ -215,11 +216,8 @@ def _repeated(writer: Writer, op: q.Op, name: str) -> int:
     source, target = writer.graph.tensors[name], writer.graph.output_of(op)
     if source.shape == target.shape:
         return writer.offsets[name]
-    steps = [
-        0 if size == 1 else step for size, step in zip(source.shape, steps_of(source.shape), strict=True)
-    ]
     at = writer.offsets[scratch(op, name)]
-    gather(writer, writer.offsets[name], at, target.shape, steps)
+    gather(writer, writer.offsets[name], at, target.shape, repeating(source))
     return at
 
 

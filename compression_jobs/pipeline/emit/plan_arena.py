@@ -37,13 +37,7 @@ def _homes(graph: q.QuantGraph) -> dict[str, str]:
     """Whose memory each tensor uses: a reshaped tensor is the one it is made from, a state that starts as zeros its place."""
     direct = {state.name: kept(state) for state in graph.states if starts_as_zeros(state)}
     written = {name: direct[state] for name, state in quant_states.in_place(graph).items() if state in direct}
-    homes = (
-        {name: name for name in graph.inputs} | {state.name: state.name for state in graph.states} | direct
-    )
-    for op in graph.ops:
-        own = written.get(op.output, op.output)
-        homes[op.output] = homes[op.inputs[0]] if isinstance(op, q.Reshape) else own
-    return homes
+    return quant_states.homes(graph, direct | written)
 
 
 def scratch(op: q.Op, name: str) -> str:

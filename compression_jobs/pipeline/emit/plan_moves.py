@@ -9,6 +9,7 @@ from compression_jobs.pipeline.emit import plan_states
 from compression_jobs.pipeline.emit.plan_states import UNSIGNED, kept
 from compression_jobs.pipeline.emit.plan_writer import Writer
 from compression_jobs.pipeline.graph import quantgraph as q
+from compression_jobs.pipeline.graph.quant_steps import sliced, steps_of
 from compression_jobs.pipeline.graph.quant_tables import table
 from device_agent.runtimes.plan import kinds
 from device_agent.runtimes.plan.words import AXES
@@ -103,15 +104,13 @@ def _enlarge(writer: Writer, op: q.Enlarge) -> None:
 
 
 def _slice(writer: Writer, op: q.Slice) -> None:
-    steps = steps_of(writer.graph.tensor_of(op).shape)
-    start = sum(at * step for at, step in zip(op.starts, steps, strict=True))
-    places = places_of(writer, op)
-    sizes, taken = writer.graph.output_of(op).shape, zip(op.steps, steps, strict=True)
-    gather(writer, places["source"] + start, places["target"], sizes, [a * b for a, b in taken])
+    start, steps = sliced(writer.graph, op)
+    places, sizes = places_of(writer, op), writer.graph.output_of(op).shape
+    gather(writer, places["source"] + start, places["target"], sizes, steps)
 
 
 def _transpose(writer: Writer, op: q.Transpose) -> None:
-    steps = steps_of(writer.graph.tensor_of(op).shape)
+    steps = steps_of(writer.graph.tensor_of(op))
     sizes = writer.graph.output_of(op).shape
     gather(writer, **places_of(writer, op), sizes=sizes, steps=[steps[axis] for axis in op.order])
 
@@ -120,11 +119,6 @@ def gather(writer: Writer, source: int, target: int, sizes: Any, steps: list[int
     """Packed bytes from bytes that lie `steps` apart on each axis."""
     four = ([0] * AXES + steps)[-AXES:]
     _move(writer, source, target, sizes[-AXES:], **{f"s{axis}": step for axis, step in enumerate(four)})
-
-
-def steps_of(shape: tuple[int, ...]) -> list[int]:
-    """Bytes between neighbours on each axis."""
-    return [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
 
 
 EMITTERS: dict[type[q.Op], Callable[..., None]] = {

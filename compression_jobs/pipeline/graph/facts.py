@@ -14,7 +14,6 @@ from compression_jobs.pipeline.graph.ingest import TIDY, fold_to_the_end, set_di
 from compression_jobs.pipeline.graph.limits import elements
 from compression_jobs.pipeline.graph.reading import damage_refused, read_model
 from compression_jobs.pipeline.graph.running import open_session, random_feed, run_once
-from compression_jobs.pipeline.graph.tflite_variables import REMEDY
 
 QUANTISED = (
     "QLinear",
@@ -37,7 +36,9 @@ def describe_model(path: Path | str, data_paths: DataFiles = ()) -> dict[str, An
     if is_tflite(path):
         facts = describe_tflite(path)
         if tflite_variables.SHAPES.keys() & facts["operators"].keys():
-            refuse_all(tflite_variables.problems(tflite_reading.read(path.read_bytes())), REMEDY)
+            refuse_all(
+                tflite_variables.problems(tflite_reading.read(path.read_bytes())), tflite_variables.REMEDY
+            )
         prove_it_runs(path)
         return facts
     graph = Graph(read_model(path, data_paths))

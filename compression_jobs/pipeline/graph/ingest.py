@@ -66,7 +66,7 @@ REWRITES: tuple[Rewrite, ...] = (
     layers.fold_affine,
     scalers.fold_into_dense,
     layers.batch_norm_to_conv,
-    layers.mean_to_pool,
+    layers.reduction_to_pool,
     structure.one_reshape,
     structure.remove_identities,
     structure.remove_dead,

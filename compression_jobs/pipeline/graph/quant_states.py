@@ -1,13 +1,20 @@
 """When and where the states of a QuantGraph take over the bytes that the next run reads."""
 
+from collections.abc import Mapping
+
 from compression_jobs.pipeline.graph import quantgraph as q
 
 
-def homes(graph: q.QuantGraph) -> dict[str, str]:
-    """Whose bytes each tensor has: a reshaped tensor has those of the tensor that it is made from."""
-    found = {name: name for name in (*graph.inputs, *(state.name for state in graph.states))}
+def homes(graph: q.QuantGraph, elsewhere: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Whose bytes each tensor has: its own, unless `elsewhere` says other ones.
+
+    A reshaped tensor has those of the tensor that it is made from.
+    """
+    given = elsewhere or {}
+    found = {name: given.get(name, name) for name in (*graph.inputs, *(state.name for state in graph.states))}
     for op in graph.ops:
-        found[op.output] = found[op.inputs[0]] if isinstance(op, q.Reshape) else op.output
+        own = given.get(op.output, op.output)
+        found[op.output] = found[op.inputs[0]] if isinstance(op, q.Reshape) else own
     return found
 
 

@@ -24,6 +24,12 @@ def reshaped(importer: Importer, node: Node, source: q.Tensor, shape: Shape, wha
     return made
 
 
+def give(importer: Importer, node: Node, made: q.Tensor, target: q.Tensor) -> None:
+    """What was made as the result of `node`: the same bytes under its shape, if it is another tensor."""
+    if made is not target:
+        importer.add(q.Reshape(f"{node.label}/shape", (made.name,), target.name))
+
+
 def _reshape(importer: Importer, node: Node) -> None:
     source, target = importer.source(node), importer.target(node)
     importer.add(q.Reshape(node.label, (source.name,), target.name))
@@ -72,7 +78,7 @@ def _pad_each_axis(importer: Importer, node: Node, source: q.Tensor, amounts: li
             shape[axis] += before + after
             source = importer.between(target, (1, rows, shape[axis], channels), f"axis {axis} padded")
             importer.add(q.Pad(source.name, (flat.name,), source.name, (0, before, 0, after)))
-    importer.add(q.Reshape(f"{node.label}/shape", (source.name,), target.name))
+    give(importer, node, source, target)
 
 
 def _enlarge(importer: Importer, node: Node) -> None:
@@ -104,7 +110,7 @@ def _depth_to_space(importer: Importer, node: Node) -> None:
     flat = reshaped(importer, node, source, before, "blocks")
     moved = importer.between(target, after, "moved")
     importer.add(q.Transpose(node.label, (flat.name,), moved.name, (0, 1, 3, 2, 4)))
-    importer.add(q.Reshape(f"{node.label}/shape", (moved.name,), target.name))
+    give(importer, node, moved, target)
 
 
 # --- slices ----------------------------------------------------------------------------------------
@@ -155,13 +161,11 @@ def _take(importer: Importer, node: Node, source: q.Tensor, target: q.Tensor, ra
     shape = tuple(len(each) for each in ranges)
     if min(shape) < 1 or int(np.prod(shape)) != target.size:
         raise UnsupportedError(f"it takes {list(shape)} of {list(source.shape)}, its result says otherwise")
-    plain = target.shape == shape
-    taken = target if plain else importer.between(target, shape, "taken")
+    taken = target if target.shape == shape else importer.between(target, shape, "taken")
     starts = tuple(each.start for each in ranges)
     steps = tuple(each.step if len(each) > 1 else 1 for each in ranges)
     importer.add(q.Slice(node.label, (source.name,), taken.name, starts, steps))
-    if not plain:
-        importer.add(q.Reshape(f"{node.label}/shape", (taken.name,), target.name))
+    give(importer, node, taken, target)
 
 
 def _split(importer: Importer, node: Node) -> None:

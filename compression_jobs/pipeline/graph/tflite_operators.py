@@ -11,7 +11,7 @@ from compression_jobs.pipeline.graph import tflite_moves, tflite_states
 from compression_jobs.pipeline.graph.quant_arithmetic import QMIN
 from compression_jobs.pipeline.graph.quant_windows import same_padding
 from compression_jobs.pipeline.graph.tflite_importer import Importer, UnsupportedError
-from compression_jobs.pipeline.graph.tflite_moves import reshaped
+from compression_jobs.pipeline.graph.tflite_moves import give, reshaped
 from compression_jobs.pipeline.graph.tflite_reading import Node
 from compression_jobs.pipeline.graph.tflite_transposed import transpose_conv
 
@@ -72,8 +72,7 @@ def _fully_connected(importer: Importer, node: Node) -> None:
     flat = reshaped(importer, node, source, (1, inputs), "flat")
     result = target if len(target.shape) == 2 else importer.between(target, (1, outputs), "flat")
     importer.add(q.FullyConnected(node.label, (flat.name,), result.name, weights, activation))
-    if result is not target:
-        importer.add(q.Reshape(f"{node.label}/shape", (result.name,), target.name))
+    give(importer, node, result, target)
 
 
 def _rows(importer: Importer, node: Node, source: q.Tensor, weights: q.Weights) -> None:
@@ -88,7 +87,7 @@ def _rows(importer: Importer, node: Node, source: q.Tensor, weights: q.Weights) 
     window = q.Weights(weights.values.reshape(outputs, 1, 1, inputs), weights.scales, weights.bias)
     place = (node.label, (flat.name,), result.name)
     importer.add(q.Conv(*place, window, activation, (1, 1), (0, 0, 0, 0), (1, 1)))
-    importer.add(q.Reshape(f"{node.label}/shape", (result.name,), target.name))
+    give(importer, node, result, target)
 
 
 def _sides(importer: Importer, node: Node) -> tuple[str, ...]:
@@ -133,8 +132,7 @@ def _reduce(importer: Importer, node: Node) -> None:
     else:
         kernel, place = picture.shape[1:3], (node.label, (picture.name,), result.name)
         importer.add(q.Pool(*place, "max", (kernel[0], kernel[1]), (1, 1), (0, 0, 0, 0)))
-    if result is not target:
-        importer.add(q.Reshape(f"{node.label}/shape", (result.name,), target.name))
+    give(importer, node, result, target)
 
 
 def _picture(importer: Importer, node: Node, source: q.Tensor) -> tuple[q.Tensor, int]:

@@ -15,7 +15,7 @@ REMEDY = "convert the model with variables that start as constants and are assig
 def problems(model: TfliteModel) -> list[str]:
     """Everything about the variables of a file that no runtime should have to guess."""
     nodes = [node for node in model.nodes if node.kind in SHAPES]
-    names = handles(nodes)
+    names = _handles(nodes)
     found = list(_of_operators(nodes, names))
     if not found:
         for name in dict.fromkeys(names.values()):
@@ -24,12 +24,12 @@ def problems(model: TfliteModel) -> list[str]:
     return found
 
 
-def handles(nodes: list[Node]) -> dict[int, str]:
+def _handles(nodes: list[Node]) -> dict[int, str]:
     """The variable that each resource tensor stands for."""
     return {node.outputs[0]: node.variable for node in nodes if node.kind == "VAR_HANDLE" and node.outputs}
 
 
-def alike(one: Stored, other: Stored) -> bool:
+def _alike(one: Stored, other: Stored) -> bool:
     """Whether two tensors have one type, shape and scale."""
     return (one.dtype, one.shape, [*one.scales], [*one.zero_points]) == (
         other.dtype,
@@ -61,7 +61,7 @@ def _of_variable(model: TfliteModel, name: str, nodes: list[Node]) -> Iterator[s
     if read and not left:
         yield f"variable {name} is read and never assigned"
     first = [model.starts[name]] if name in model.starts else []
-    if not all(alike(each, other) for each in read for other in (*read, *left)):
+    if not all(_alike(each, other) for each in read for other in (*read, *left)):
         yield f"variable {name} is assigned with another shape, type or scale than it is read with"
-    if not all(alike(each, other) for each in read for other in first):
+    if not all(_alike(each, other) for each in read for other in first):
         yield f"variable {name} starts with another shape, type or scale than it is read with"

@@ -224,7 +224,7 @@ def _layer_of_affine(graph: Graph, node: NodeProto) -> list[NodeProto] | None:
     return [make_node("Conv", [source, *names], [node.output[0]], node.name, **options)]
 
 
-def mean_to_pool(graph: Graph) -> bool:
+def reduction_to_pool(graph: Graph) -> bool:
     """Write the mean or maximum over all spatial axes as a global pool, and a Reshape where they vanish."""
     return replace_each(graph, tuple(GLOBAL), _global_pool)
 

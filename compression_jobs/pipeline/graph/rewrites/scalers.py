@@ -44,7 +44,7 @@ def fold_into_dense(graph: Graph) -> bool:
 
 def _behind(graph: Graph, layer: NodeProto, source: str, scale: Array, shift: Array) -> NodeProto | None:
     weights, bias, options = graph.constant(layer, 1), graph.constant(layer, 2), attributes(layer)
-    if weights is None or bias is None or not options.get("transB", 0) or layer.input[0] == layer.input[1]:
+    if weights is None or bias is None or not options.get("transB", 0):
         return None
     if weights.shape[1] != len(scale) or options.get("alpha", 1.0) != 1.0 or options.get("beta", 1.0) != 1.0:
         return None
