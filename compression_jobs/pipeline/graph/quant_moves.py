@@ -74,7 +74,7 @@ def _window(builder: Builder, node: NodeProto, shape: tuple[int, ...]) -> tuple[
         raise UnsupportedError("a slice whose ends are computed has no int8 form")
     starts = [int(value) for value in given[0]]
     axes = range(len(starts)) if len(given) < 3 or given[2] is None else [int(axis) for axis in given[2]]
-    strides = [1] * len(starts) if len(given) < 4 else [int(step) for step in given[3]]
+    strides = [1] * len(starts) if len(given) < 4 or given[3] is None else [int(step) for step in given[3]]
     begins, steps = [0] * len(shape), [1] * len(shape)
     for axis, start, step in zip(axes, starts, strides, strict=True):
         size = shape[axis]

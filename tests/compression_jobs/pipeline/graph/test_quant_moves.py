@@ -77,7 +77,7 @@ CASES: dict[str, tuple[tuple[int, ...], list[Any], list[type[q.Op]]]] = {
             ("Relu", ["x"], ["a"], {}),
             CONV,
             ("Slice", ["b", "one", "end", "one", "two"], ["s"], {}),
-            ("Slice", ["s", "minus", "end", "two"], ["y"], {}),
+            ("Slice", ["s", "minus", "end", "two", ""], ["y"], {}),
         ],
         [q.Clamp, q.Conv, q.Slice, q.Slice],
     ),
