@@ -178,6 +178,7 @@ def test_a_plan_in_the_shadow_is_compared_with_the_one_that_answers(
     assert evidence["old_correct"] == evidence["labelled"] >= 5 > evidence["correct"]
 
 
+@pytest.mark.full  # in one run of five this heap is too small to fetch the second plan at all
 def test_a_heap_without_room_for_a_shadow_is_said(
     broker: Broker, fleet: Fleet, code: Path, tmp_path: Path
 ) -> None:
