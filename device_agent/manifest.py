@@ -43,6 +43,7 @@ package(
         "core/ranges.py",
         "core/record.py",
         "core/ring.py",
+        "core/room.py",
         "core/segments.py",
         "core/selftest.py",
         "core/serving.py",

@@ -62,7 +62,7 @@ def options_of(arguments: "list[str]") -> "dict[str, str]":
 
 
 def main(arguments: "list[str]") -> int:
-    """Run until the process is ended; 2 when it cannot start, 3 when the server asked for a restart."""
+    """Run until the process is ended; 2 when it cannot start, 3 when it is to be started again."""
     asked: list[bool] = []
     try:
         options = options_of(arguments)

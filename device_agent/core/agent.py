@@ -47,12 +47,13 @@ class Agent:
         self.clock = clock
         self.restart = restart
         self.device = Device(config, clock, transport, storage, entropy, log or (lambda text: None))
+        self.device.can_restart = restart is not None
         self.ring = Ring(config.get("ring_entries", RING_ENTRIES))
         self.apps = {
             name: App(self.device, name, runtime, self.ring) for name in config.get("apps") or ["main"]
         }
         self.link = Link(self.device, self.apps)
-        self.commands = Commands(self.device, self.apps, restart is not None)
+        self.commands = Commands(self.device, self.apps)
         self.report_ms: int = 1000 * config.get("report_s", REPORT_S)
         self.reported_ms = clock.ticks_ms()
         self.recorded = False
@@ -108,9 +109,7 @@ class Agent:
         """(prediction id, outputs) of the model that serves; raises NoModel, or what the runtime raises."""
         chosen = self._app(app)
         if chosen.serving is None:
-            raise NoModel(
-                "the model is being loaded" if chosen.loading is not None else "no model installed yet"
-            )
+            raise NoModel(chosen.silence())
         outputs, answer = chosen.predict(x)
         return self.ring.put(self.device.boot << 32, (chosen, answer)), outputs
 
@@ -200,12 +199,12 @@ class Agent:
         return 0
 
     def _step_restart(self, now_ms: int) -> int:
-        due_ms = self.commands.restart_ms
+        due_ms = self.device.restart_ms
         if due_ms is None:
             return MAX_WAIT_MS
         if now_ms < due_ms:
             return due_ms - now_ms
-        self.commands.restart_ms = None
+        self.device.restart_ms = None
         self.close()
         if self.restart is not None:
             self.restart()

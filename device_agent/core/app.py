@@ -11,6 +11,8 @@ from device_agent.core.ring import Ring
 from device_agent.core.serving import Answer, Serving
 
 LOAD_RETRY_MS = 1000
+# Tries to load what served a moment ago before the agent is started again, with a heap in one piece.
+LOAD_TRIES = 10
 
 
 class App:
@@ -24,7 +26,7 @@ class App:
         self.state = device.record.app(name)
         self.serving: "Serving | None" = None
         self.loading: "Hashing | None" = None
-        self.patient = False  # a full heap is no reason to give the slot up: it served a moment ago
+        self.patience = 0  # tries left: a full heap is no reason to give the slot up, it served a moment ago
         self.proof: "slots.Proof | None" = None
         self.proof_command = ""
         self.delivery = Delivery(self)
@@ -85,6 +87,7 @@ class App:
     def serve(self, runtime: ports.Runtime, slot: str, artifact: str, spec: dict, phase: str) -> None:
         """Let a loaded model answer from now on; the one before is unloaded."""
         self.stop_serving()
+        self._stop_loading()
         self.serving = Serving(self.name, runtime, slot, artifact, spec, phase)
 
     def stop_serving(self) -> None:
@@ -124,6 +127,12 @@ class App:
             self.rotate()
         return outputs, answer
 
+    def silence(self) -> str:
+        """Why there is no model to answer."""
+        if self.delivery.aside:
+            return "the model makes room for the next one"
+        return "no model installed yet" if self.loading is None else "the model is being loaded"
+
     def reset(self) -> None:
         """Let the models forget what earlier inputs have left."""
         if self.serving is not None:
@@ -148,25 +157,35 @@ class App:
     def start(self) -> None:
         """After the boot was recorded: load what shall serve, go on with what was interrupted."""
         slot = self.delivery.resume()
-        self._load(slot or self.state["active"])
+        if not self.delivery.aside:
+            self._load(slot or self.state["active"])
 
     def step(self, now_ms: int) -> int:
         """Do one thing; milliseconds to wait."""
-        if self.loading is not None:
+        if self.loading is not None and now_ms >= self.load_ms:
             return self._step_loading()
         if self.proof is not None:
             return self._step_proof()
         wait = self.intake.step(now_ms)
+        if self.loading is not None:
+            wait = min(wait, self.load_ms - now_ms)
         return min(wait, self.delivery.step(now_ms)) if wait else 0
 
     def _load(self, slot: "str | None") -> None:
         self.load_slot = slot
+        self.load_ms = 0
+        self._stop_loading()
         if slot is None:
             return
         try:
             self.loading = Hashing(self.device.storage, slots.file_name(self.name, slot, slots.MODEL))
         except OSError as error:
             self._lost(slot, str(error))
+
+    def _stop_loading(self) -> None:
+        if self.loading is not None:
+            self.loading.close()
+            self.loading = None
 
     def _step_loading(self) -> int:
         slot = self.load_slot
@@ -180,12 +199,25 @@ class App:
             self._load_checked(slot, digest)
         except Exception as error:  # noqa: BLE001  whatever a runtime raises: this slot cannot serve
             self.loading = None
-            if self.patient and isinstance(error, MemoryError):
-                self._load(slot)
-                return LOAD_RETRY_MS
+            if self.patience and isinstance(error, MemoryError):
+                self._wait_for_room(slot)
+                return 0
             self._lost(slot, str(error))
-        self.patient = False
+        self.patience = 0
         return 0
+
+    def _wait_for_room(self, slot: str) -> None:
+        """Try again soon; after a while the agent starts again, where the host can do that."""
+        now_ms = self.device.clock.ticks_ms()
+        self._load(slot)
+        self.load_ms = now_ms + LOAD_RETRY_MS
+        if self.patience == 1:
+            return
+        self.patience -= 1
+        if self.patience == 1:
+            self.device.log("%s: the heap has no room for the model that served" % self.name)
+            if self.device.can_restart:
+                self.device.restart_soon(now_ms)
 
     def _load_checked(self, slot: str, digest: str) -> None:
         held = self.state["slots"][slot]["artifact"]
@@ -231,7 +263,7 @@ class App:
             spec = slots.load(self.device.storage, runtime, self.name, slot)
             self.serve(runtime, slot, self.state["slots"][slot]["artifact"], spec, "live")
         except MemoryError:
-            self.patient = True
+            self.patience = LOAD_TRIES
             self._load(slot)
         except Exception as error:  # noqa: BLE001  as at boot: this slot cannot serve
             self._lost(slot, str(error))

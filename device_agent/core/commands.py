@@ -6,18 +6,14 @@ from device_agent.core.device import Device
 
 MAX_BYTES = 4096
 REMEMBERED = 16
-# Long enough for the answer to leave before the agent does.
-RESTART_MS = 2000
 
 
 class Commands:
-    """What was done before; `restart_ms` is when the host is to start the agent again, or None."""
+    """What was done before."""
 
-    def __init__(self, device: Device, apps: dict, can_restart: bool) -> None:
+    def __init__(self, device: Device, apps: dict) -> None:
         self.device = device
         self.apps = apps
-        self.can_restart = can_restart
-        self.restart_ms: "int | None" = None
         self.asked: dict = {}  # what a person at the device is asked, by app
         # A restart command comes again when its answer was lost; this one is over.
         self.done = [device.record.fields.get("restarted", "")]
@@ -81,7 +77,7 @@ def _selftest(commands: Commands, command: dict) -> None:
 
 
 def _restart(commands: Commands, number: str, now_ms: int) -> None:
-    if not commands.can_restart:
+    if not commands.device.can_restart:
         answer(commands, number, False, "the host of this agent cannot restart it")
         return
     commands.device.record.fields["restarted"] = number
@@ -91,7 +87,7 @@ def _restart(commands: Commands, number: str, now_ms: int) -> None:
         answer(commands, number, False, "the state cannot be stored: %s" % error)
         return
     answer(commands, number, True, "restarting")
-    commands.restart_ms = now_ms + RESTART_MS
+    commands.device.restart_soon(now_ms)
 
 
 def answer(commands: Commands, number: str, ok: bool, text: str) -> None:

@@ -5,7 +5,7 @@ Every change that must survive a power cut is one write of the state record; the
 """
 # mypy: disable-error-code="type-arg"
 
-from device_agent.core import offers, protocol
+from device_agent.core import offers, protocol, room
 from device_agent.core.backoff import BackOff
 from device_agent.core.install import InstallFailed
 
@@ -23,7 +23,6 @@ CRASH_BOOTS = 3
 SNAPSHOT_MS = 60000
 STORAGE_RETRY_MS = 5000
 IDLE_MS = 60000
-NO_ANSWERS = "the heap has no room beside the model that serves: no answers until the new one is here"
 
 
 class Delivery:
@@ -35,6 +34,7 @@ class Delivery:
         self.manifest: dict = {}
         self.install: "Install | None" = None
         self.aside = False  # the model that serves made room for the one that comes
+        self.aside_ms = 0  # until then even without a connection
         self.retry = BackOff(self.device.jitter, RETRY_MS, RETRY_LIMIT_MS)
         self.retry_ms = 0
         self.trying: "Trying | None" = None
@@ -110,6 +110,7 @@ class Delivery:
             return None
         if state["state"] != "trial" or offers.is_shadow(manifest):
             self.act = self._step_begin
+            room.keep_clear(self)
             return None
         slot: str = state["slot"]
         return slot
@@ -141,7 +142,7 @@ class Delivery:
         """The delivery under way goes on with a newer manifest; a new way to the bytes begins the download again."""
         before, self.manifest = self.manifest, manifest
         if self.install is not None and before["transport"] != manifest["transport"]:
-            self._begin_again()
+            self.begin_again()
 
     def begin(self, manifest: dict) -> None:
         """A new delivery was recorded: install it."""
@@ -193,13 +194,14 @@ class Delivery:
     def _entered(self, state: str, progress: "dict | None") -> None:
         if state == "testing":
             # Loading may crash the interpreter itself: the next boot must know what it was at.
-            self._change_delivery({"state": "testing"})
+            self.change_state({"state": "testing"})
         message = self.status(state, "")
         if progress:
             message["progress"] = progress
         self.device.say(message)
 
-    def _change_delivery(self, fields: dict) -> None:
+    def change_state(self, fields: dict) -> None:
+        """Change what is recorded of the delivery under way; raises OSError."""
         delivery = dict(self.app.state["delivery"])
         delivery.update(fields)
         self.app.change({"delivery": delivery})
@@ -209,8 +211,8 @@ class Delivery:
         if install is None:
             return 0
         try:
-            if self.aside and install.download is not None and not self.device.online:
-                self._begin_again()
+            if self.aside and install.download is not None and room.in_vain(self, now_ms):
+                self.begin_again()
                 return 0
             wait = install.step(now_ms)
             if wait is None:
@@ -225,17 +227,11 @@ class Delivery:
         return 0
 
     def _make_room(self, now_ms: int) -> None:
-        """The heap is exhausted: go on without the model that serves, which answers again when this attempt is over."""
-        if self.aside or self.app.serving is None:
+        """The heap is exhausted: this attempt goes on where there is more of it, or is over."""
+        if not room.made(self, now_ms):
             self._attempt_failed(InstallFailed("the heap is exhausted", True), now_ms)
-            return
-        self._begin_again()
-        self.app.stop_serving()
-        self.aside = True
-        self._log(NO_ANSWERS)
-        self.device.say(self.status("downloading", NO_ANSWERS))
 
-    def _begin_again(self) -> None:
+    def begin_again(self) -> None:
         """The same attempt from its beginning; whole chunks and files that are on disk stay good."""
         self.close_jobs()
         self.act = self._step_begin
@@ -243,15 +239,19 @@ class Delivery:
     def _attempt_failed(self, error: InstallFailed, now_ms: int) -> None:
         self.close_jobs()
         attempt = self.app.state["delivery"]["attempt"]
-        self._log("attempt %d failed: %s" % (attempt, error.reason))
+        self.log("attempt %d failed: %s" % (attempt, error.reason))
         if not error.again or attempt >= ATTEMPTS:
             self.end("failed", error.reason)
             return
         try:
-            self._change_delivery({"attempt": attempt + 1, "state": "downloading", "boots": 0})
-        except OSError:
+            self.change_state({"attempt": attempt + 1, "state": "downloading", "boots": 0})
+        except (OSError, MemoryError):
             pass  # one attempt more than intended after a restart, at worst
-        self.retry_ms = now_ms + self.retry.wait_ms()
+        self.retry_at(now_ms + self.retry.wait_ms())
+
+    def retry_at(self, time_ms: int) -> None:
+        """Begin an attempt then."""
+        self.retry_ms = time_ms
         self.act = self._step_retry
 
     def _step_retry(self, now_ms: int) -> int:
@@ -309,7 +309,7 @@ class Delivery:
             raise InstallFailed("in the shadow: the heap has no room for both models; %s" % error, False)
         self.install = None
         # Only a while of good running takes back restarts here: each one begins with the self-test again.
-        self._change_delivery({"state": "trial"})
+        self.change_state({"state": "trial"})
         self.snapshot_ms = now_ms + SNAPSHOT_MS
         self.act = self.shadow.step
         self.device.say(self.status("trial", "in the shadow"))
@@ -318,9 +318,9 @@ class Delivery:
         """It has run well for a while: a restart goes on from here, and is no sign of a crash loop."""
         self.snapshot_ms = now_ms + SNAPSHOT_MS
         try:
-            self._change_delivery({"snapshot": counts.snapshot(now_ms), "boots": 0})
-        except OSError as error:
-            self._log("the trial cannot be stored: %s" % error)
+            self.change_state({"snapshot": counts.snapshot(now_ms), "boots": 0})
+        except (OSError, MemoryError) as error:
+            self.log("the trial cannot be stored: %s" % error)
 
     # --- ends ------------------------------------------------------------------------------------
 
@@ -358,13 +358,13 @@ class Delivery:
             return self.retry_ms - now_ms
         try:
             self.app.change(ending["fields"])
-        except OSError as error:
-            self._log("the end of a delivery cannot be stored: %s" % error)
+        except (OSError, MemoryError) as error:
+            self.log("the end of a delivery cannot be stored: %s" % error)
             self.retry_ms = now_ms + STORAGE_RETRY_MS
             return STORAGE_RETRY_MS
         self.ending = None
         self.act = self._step_idle
-        self._log("%s: %s" % (ending["message"]["state"], ending["message"]["reason"]))
+        self.log("%s: %s" % (ending["message"]["state"], ending["message"]["reason"]))
         self.device.keep(ending["message"])
         return 0
 
@@ -383,5 +383,6 @@ class Delivery:
         message["attempt"] = delivery["attempt"] if delivery else 1
         return message
 
-    def _log(self, text: str) -> None:
+    def log(self, text: str) -> None:
+        """A line for a person."""
         self.device.log("%s: %s" % (self.app.name, text))

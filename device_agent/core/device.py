@@ -10,6 +10,8 @@ from device_agent.core.record import Record
 from device_agent.core.spool import Spool
 
 VERSION = "0.1.0"
+# Long enough for the last words to leave before the agent does.
+RESTART_MS = 2000
 SPOOL_BYTES = 262144
 
 
@@ -37,6 +39,8 @@ class Device(Missing):
         self.boot: int = self.record.fields["boot"] + 1
         self.record.fields["boot"] = self.boot
         self.jitter = Jitter(self.epoch ^ (self.boot * 2654435761))
+        self.can_restart = False
+        self.restart_ms: "int | None" = None  # when the host is to start the agent again
         self.reports = 0
         self.session = 0  # connections since this boot
         self.online = False
@@ -46,6 +50,10 @@ class Device(Missing):
         """The keys that manifests may be signed with: those of the last rotation, else the provisioned ones."""
         found: list[dict] = self.record.fields.get("keys") or self.config["keys"]
         return found
+
+    def restart_soon(self, now_ms: int) -> None:
+        """Let the host start the agent again, when what was said last had time to leave."""
+        self.restart_ms = now_ms + RESTART_MS
 
     def save(self) -> None:
         """Make the state record durable; raises OSError."""

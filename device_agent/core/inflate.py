@@ -18,6 +18,8 @@ class BoardInflate(Plain):
     STEP_BYTES = 64
     RESERVE_BYTES = 1024
     TAKEN_BYTES = 256
+    # A block of one stored byte that is not the last (RFC 1951, 3.2.4): what follows it begins at a whole byte.
+    FIRST = b"\0\1\0\xfe\xff\0"
 
     def __init__(self, total_bytes: int) -> None:
         super().__init__(total_bytes)
@@ -26,6 +28,9 @@ class BoardInflate(Plain):
         self._moved = memoryview(bytearray(self.STEP_BYTES))
         self._end = 0
         self._stream = deflate.DeflateIO(self._input, deflate.RAW, DEFLATE_WINDOW_BITS)
+        # The interpreter makes tables and window, 5.4 KB, at the first read; that is now, while there are holes for them.
+        self._take(memoryview(self.FIRST))
+        self._stream.read(1)
         self._ended = False
 
     def feed(self, data: bytes):  # type: ignore[no-untyped-def]

@@ -14,8 +14,9 @@ from device_agent.core.trial import OUT_OF_TIME, RUNNING, STOP
 from device_agent.core.trying import TRIAL_LOOK_MS
 
 INPUTS_KEPT = 8
-# Less heap than this beside both models is too little: the application and the agent come first.
+# Less heap than this beside both models is too little: the application and the agent come first. The largest piece counts, too.
 SPARE_BYTES = 16 * 1024
+PIECE_BYTES = 4096
 
 
 class Waiting:
@@ -177,6 +178,7 @@ def beside(app, install, now_ms: int) -> Shadow:  # type: ignore[no-untyped-def]
     free = heap_free()
     if free is not None and free < SPARE_BYTES:
         raise MemoryError("%d bytes of heap are left beside both, %d are needed" % (free, SPARE_BYTES))
+    bytearray(PIECE_BYTES)
     manifest = install.manifest
     artifact = manifest["artifact"]["sha256"]
     serving = Serving(app.name, install.runtime, install.slot, artifact, install.spec, "shadow")

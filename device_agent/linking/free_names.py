@@ -9,8 +9,8 @@ import string
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
-# Names with a fixed number in .mpy files of version 6 (py/makeqstrdata.py), without those that mean something to a compiler.
-ROM_NAMES = [
+# With a fixed number in .mpy files of version 6 (py/makeqstrdata.py), without those that mean something to a compiler.
+_NUMBERED = [
     "abs",
     "all",
     "any",
@@ -132,6 +132,15 @@ ROM_NAMES = [
     "SystemExit",
     "ZeroDivisionError",
 ]
+# Of modules that every port brings along: a text in the file, none in RAM.
+_OF_MODULES = (
+    "pi cos tan exp log sub bin oct hex off aes md5 EIO sqrt sha1 acos asin atan ceil fabs fmod modf sinh "
+    "cosh tanh mem8 INT8 bind recv seed mem16 mem32 INT16 INT32 UINT8 EPERM EBADF floor trunc frexp ldexp "
+    "isinf isnan atan2 match crc32 ipoll UINT16 UINT32 ENOENT EAGAIN EINVAL EACCES EEXIST EISDIR ENODEV "
+    "ENOMEM listen accept search choice modify randint uniform heapify popleft degrees radians heappop "
+    "discard isfinite copysign calcsize partition"
+)
+ROM_NAMES = [*_NUMBERED, *_OF_MODULES.split()]
 
 
 def two_letters() -> Iterator[str]:

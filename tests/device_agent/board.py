@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -95,13 +97,22 @@ def running(code: Path, *arguments: str, heap: str) -> AbstractContextManager["s
 
 @contextmanager
 def powered(folder: Path, *arguments: str, heap: str) -> Iterator["subprocess.Popen[str]"]:
-    """The VM in a folder, in place of a board with its file system; killed at the end, as by a power cut."""
-    command = [micropython(), "-X", f"heapsize={heap}", *arguments]
+    """The VM in a folder, in place of a board with its file system; killed at the end, as by a power cut.
+
+    Where the agent asks to be started again, it is.
+    """
+    again = ["sh", "-c", 'while "$@"; [ $? = 3 ]; do :; done', "sh"]
+    command = [*again, micropython(), "-X", f"heapsize={heap}", *arguments]
     process = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
     try:
         yield process
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
         print(process.communicate()[0])

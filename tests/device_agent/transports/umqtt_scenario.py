@@ -64,10 +64,15 @@ def next_message(transport):
     return found[0]
 
 
-def fresh_message(transport, done):
-    """The next message of another topic than those: a busy embedded broker may send a retained one twice, as devices know."""
+def chunk_message(transport, done, commands):
+    """The next chunk of another topic than those: a busy embedded broker may send a retained one twice, as devices know.
+
+    The command may come at any time; it is put into `commands`.
+    """
     message = next_message(transport)
-    while message[0] in done:
+    while message[0] in done or message[0] == COMMAND:
+        if message[0] == COMMAND:
+            commands.append(message)
         message = next_message(transport)
     return message
 
@@ -79,8 +84,12 @@ def talk(config):
     transport.publish(READY, b"", 1)
     tokens = [transport.publish(REPORT, b"%d" % i * 900, 1) for i in range(20)]
 
+    commands = []
+
     def acknowledged():
-        transport.receive()
+        message = transport.receive()
+        if message is not None:
+            commands.append((message[0], bytes(message[1])))
         return all(transport.acknowledged(token) for token in tokens)
 
     until(transport, acknowledged)
@@ -89,15 +98,18 @@ def talk(config):
     right, done = True, []
     for topic in CHUNKS:
         gc.collect()
-        right = right and fresh_message(transport, done) == (topic, (topic.encode() * 500)[:4096])
+        right = right and chunk_message(transport, done, commands) == (topic, (topic.encode() * 500)[:4096])
         done.append(topic)
     transport.unsubscribe(CHUNKS)
-    command = fresh_message(transport, done)
+    while not commands:
+        message = next_message(transport)
+        if message[0] not in done:
+            commands.append(message)
     transport.publish(PRESENCE, b"offline", 1, True)
     transport.disconnect(True)
     return {
         "chunks": right,
-        "command": [command[0], command[1].decode()],
+        "command": [commands[0][0], commands[0][1].decode()],
         "unknown": transport.acknowledged(999),
     }
 

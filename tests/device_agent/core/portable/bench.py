@@ -55,6 +55,8 @@ class BenchRuntime(ports.Runtime):
         return BenchRuntime(self.bench)
 
     def load(self, path, signature):
+        if self.bench.in_pieces:
+            raise MemoryError()
         if self.bench.hungry:
             self.bench.hungry -= 1
             raise MemoryError()
@@ -115,6 +117,9 @@ class Bench:
         self.transport = BenchTransport(self.broker)
         self.crashing = True
         self.hungry = 0  # how many loads from now on find no heap
+        self.in_pieces = False  # whether no load finds heap before the next start
+        self.can_restart = True
+        self.due = False
         self.too_large = None  # tag of a model for which there is never any
         self.kills = 0  # how many loads from now on end the process
         self.sequence = 0
@@ -135,7 +140,7 @@ class Bench:
     def boot(self):
         """Start the agent on what the storage holds."""
         self.agent = None
-        self.transport.up = False
+        self.transport.up = self.due = self.in_pieces = False
         self.agent = Agent(
             self.config,
             self.clock,
@@ -143,12 +148,13 @@ class Bench:
             BenchRuntime(self),
             self.storage,
             log=self.lines.append,
-            restart=self._restarted,
+            restart=self._restarted if self.can_restart else None,
             entropy=self._random,
         )
 
     def _restarted(self):
         self.restarts += 1
+        self.due = True
 
     def _random(self, count):
         self.entropy += 1
@@ -159,6 +165,8 @@ class Bench:
         for _ in range(count):
             wait = self.agent.step(self.clock.ticks_ms())
             self.clock.us += wait * 1000
+            if self.due:
+                self.boot()
 
     def run(self, until, minutes=60):
         """Step until `until()`; fails when that takes too long on the device's clock."""

@@ -1,7 +1,8 @@
 """Days on which more goes wrong than a lost chunk: no broker, no room, no heap, and a clock that jumps."""
 
+from device_agent.core.agent import NoModel
 from tests.device_agent.core.portable import failing_broker
-from tests.device_agent.core.portable.bench import Bench, model
+from tests.device_agent.core.portable.bench import CRASHING, TRIAL, Bench, model
 from tests.device_agent.core.portable.test_install import installed, refused, started
 
 HOUR, NOW = 3600, 1000
@@ -75,7 +76,7 @@ def test_a_model_that_fits_only_alone_is_installed_while_the_one_that_serves_is_
     b.hungry = 1  # the next load
     b.deliver(model(2), "second")
     b.run(lambda: b.hungry == 0)
-    refused(lambda: b.agent.predict([1]), Exception, "no model")
+    refused(lambda: b.agent.predict([1]), NoModel, "makes room")
     assert not b.agent.label(number, 1)  # its model is gone
     b.run(lambda: b.ended("second"))
     assert b.outcome() == "succeeded" and b.serving() == 2
@@ -111,3 +112,56 @@ def test_a_heap_too_small_for_a_new_model_ends_the_delivery_and_the_old_one_answ
     b.run(lambda: b.ended("third"))
     assert b.outcome() in ("failed", "rejected") and b.serving() == b.installed() == 2
     assert failing_broker.digest(model(2)) == b.agent.apps["main"].installed()["artifact"]
+    assert b.restarts == 3  # once an attempt
+
+
+def in_pieces(can_restart=True):
+    """A bench whose heap has no hole left when the second model comes."""
+    b = Bench()
+    b.can_restart = can_restart
+    b.boot()
+    installed(b).in_pieces = True
+    b.deliver(model(2), "second")
+    return b
+
+
+def test_a_heap_in_pieces_is_mended_by_a_new_start_that_installs_before_it_serves():
+    b = in_pieces()
+    b.run(lambda: b.restarts == 1 and not b.in_pieces)
+    refused(lambda: b.agent.predict([1]), NoModel, "makes room")
+    b.run(lambda: b.ended("second"))
+    assert (b.outcome(), b.serving(), b.restarts) == ("succeeded", 2, 1)
+    said = [m for m in b.broker.messages("status") if "in pieces" in m.get("reason", "")]
+    assert [(m["state"], m["delivery"], m["attempt"]) for m in said] == [("downloading", "second", 1)]
+
+
+def test_after_a_new_start_without_a_connection_the_old_model_serves():
+    b = in_pieces()
+    b.run(lambda: b.restarts == 1)
+    b.storage.remove("main.b.model")  # something is left to be fetched
+    b.broker.up = False
+    b.run(lambda: b.serving() == 1, minutes=3)
+    b.broker.up = True
+    b.run(lambda: b.ended("second"))
+    assert (b.outcome(), b.serving()) == ("succeeded", 2)
+
+
+def test_a_heap_in_pieces_where_nobody_can_start_the_agent_again_costs_the_delivery_only():
+    b = in_pieces(can_restart=False)
+    b.run(lambda: b.ended("second"))
+    assert (b.outcome(), b.restarts) == ("failed", 0)
+    b.in_pieces = False
+    b.run(lambda: b.serving() == 1)
+
+
+def test_a_model_that_finds_no_room_to_come_back_is_served_after_a_new_start():
+    b = installed(started())
+    b.deliver(model(2, fault=CRASHING), "second", trial=TRIAL)
+    b.run(lambda: b.serving() == 2)
+    b.in_pieces = True
+    for _ in range(3):
+        refused(lambda: b.agent.predict([1]), ValueError)
+    b.run(lambda: b.ended("second"))
+    assert (b.outcome(), b.serving()) == ("rolled_back", None)
+    b.run(lambda: b.serving() == 1, minutes=1)
+    assert b.restarts == 1
