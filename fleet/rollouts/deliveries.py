@@ -251,8 +251,10 @@ def cancel_pending(rollout: Rollout, now: datetime, reason: str) -> int:
     waiting = not_asked_yet(rollout)
     untouched = waiting.select_related(None).filter(history=[])
     lock_devices(untouched)
+    names = [f"device:{name}" for name in untouched.order_by().values_list("device__name", flat=True)]
     ended = {"state": State.CANCELLED, "reason": reason, "changed_at": now, "finished_at": now}
     done = untouched.update(history=[_line(State.CANCELLED, now, reason)], **ended)
+    events.publish(*names)
     return done + cancel(waiting.exclude(history=[])[:MOST_A_TICK], now, reason)
 
 
