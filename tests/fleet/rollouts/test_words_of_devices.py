@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.test import Client
 
 from device_agent.core import room
 from fleet import events
@@ -14,6 +13,7 @@ from fleet.rollouts import notices, services
 from fleet.rollouts.models import Delivery, Notice, Sending
 from fleet.telemetry import alerts
 from tests.factories import ArtifactFactory, VersionFactory
+from tests.fleet.pages import Reader
 from tests.fleet.rollouts.world import World
 
 SOON_S = 10
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 
 def page(world: World, address: str) -> str:
     """A page of the dashboard as its operator reads it."""
-    client = Client()
+    client = Reader()
     client.force_login(world.user)
     return client.get(address).content.decode()
 
