@@ -46,6 +46,7 @@ def _imported(model: TfliteModel) -> q.QuantGraph:
     problems = [*tflite_variables.problems(model), *importer.open_edges()]
     for node in importer.inner_nodes():
         try:
+            importer.refuse_batches(node)
             HANDLERS[node.kind](importer, node)
         except UnsupportedError as reason:
             problems.append(f"{node.label}: {reason}")

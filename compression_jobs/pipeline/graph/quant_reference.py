@@ -199,7 +199,9 @@ def _softmax(graph: q.QuantGraph, op: q.Softmax, inputs: list[Int8Array]) -> Int
 
 
 def _concat(graph: q.QuantGraph, op: q.Concat, inputs: list[Int8Array]) -> Int8Array:
-    return np.concatenate(inputs, axis=op.axis)
+    rows = max(map(len, inputs))  # a constant has one for all
+    whole = [np.broadcast_to(values, (rows, *values.shape[1:])) for values in inputs]
+    return np.concatenate(whole, axis=op.axis)
 
 
 def _look_up(graph: q.QuantGraph, op: q.LookUp, inputs: list[Int8Array]) -> Int8Array:

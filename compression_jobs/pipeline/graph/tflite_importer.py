@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,22 @@ ACTIVATIONS: dict[int, q.Activation] = {
     schema.ActivationFunctionType.RELU6: "relu6",
 }
 EDGE_KINDS = ("QUANTIZE", "DEQUANTIZE")
+# They work on elements, rows or bytes: a tensor without a batch in front is one with a batch of 1 to them.
+WITHOUT_BATCH = (
+    *(
+        "RESHAPE",
+        "SQUEEZE",
+        "EXPAND_DIMS",
+        "FULLY_CONNECTED",
+        "ADD",
+        "SUB",
+        "MUL",
+        "SOFTMAX",
+        "RELU",
+        "RELU6",
+    ),
+    *("LOGISTIC", "TANH", "LEAKY_RELU", "HARD_SWISH", "QUANTIZE"),
+)
 OUTER_DTYPES = ("float32", "uint8")
 
 
@@ -68,6 +84,8 @@ class Importer:
                 continue
             self.names[inner] = self.names[index]
             try:
+                if len(self.model.tensors[inner].shape) > 1:
+                    self._refuse_batch(inner)
                 self.graph.inputs.append(self.define(inner).name)
             except UnsupportedError as reason:
                 problems.append(f"input {self.names[index]}: {reason}")
@@ -85,8 +103,7 @@ class Importer:
         problems = []
         for index in self.model.outputs:
             inner = self._outer.get(index, index)
-            if inner in self.pads:
-                self.tensor(inner)
+            problems += self._padded_output(inner)
             name = self.names[inner]
             if name in self.graph.outputs or name in self.graph.inputs or name in self._states():
                 problems.append(f"output {name} is an input, a variable or another output, too")
@@ -97,6 +114,18 @@ class Importer:
                     f"output {self.names[index]} is {self.model.tensors[index].dtype} and not int8"
                 )
         return problems
+
+    def _padded_output(self, index: int) -> list[str]:
+        """Write the pad that an output was waiting for. Returns the problems."""
+        try:
+            if index in self.pads:
+                self.tensor(index)
+        except UnsupportedError as reason:
+            self.broken.add(index)
+            return [str(reason)]
+        except PoisonedError:
+            self.broken.add(index)
+        return []
 
     def _states(self) -> set[str]:
         return {tensor.name for tensor in self.variables.read.values()}
@@ -145,11 +174,25 @@ class Importer:
     def define(self, index: int) -> q.Tensor:
         """A new activation of the QuantGraph."""
         stored, name = self.model.tensors[index], self.names[index]
-        tensor = q.Tensor(name, stored.shape, *_scale_of(stored))
+        shape = stored.shape if stored.shape[:1] == (1,) else (1, *stored.shape)
+        tensor = q.Tensor(name, shape, *_scale_of(stored))
         if name in self.graph.tensors:
             raise UnsupportedError(f"{name} is written twice")
         self.graph.tensors[name] = tensor
         return tensor
+
+    def refuse_batches(self, node: Node) -> None:
+        """Raise for an operator that counts axes from a batch which is not there, or not 1."""
+        for index in (*node.inputs, *node.outputs) if node.kind not in WITHOUT_BATCH else ():
+            if index >= 0 and self.model.tensors[index].dtype == "int8":
+                self._refuse_batch(index)
+
+    def _refuse_batch(self, index: int) -> None:
+        stored = self.model.tensors[index]
+        if stored.values is None and stored.shape[:1] != (1,):
+            raise UnsupportedError(
+                f"{stored.name or 'a tensor'} has shape {list(stored.shape)}; the batch must be 1"
+            )
 
     def source(self, node: Node, position: int = 0) -> q.Tensor:
         """The activation that an operator reads."""
@@ -195,7 +238,7 @@ class Importer:
             raise UnsupportedError(f"its input {position} is no constant")
         shape = (1,) * (rank - len(stored.shape)) + stored.shape
         name = f"{node.label}/constant {position}"
-        tensor = q.Tensor(name, shape, *_scale_of(replace(stored, shape=shape)))
+        tensor = q.Tensor(name, shape, *_scale_of(stored))
         self.graph.tensors[name] = tensor
         self.add(q.Constant(name, (), name, stored.values.reshape(shape)))
         return tensor
@@ -280,10 +323,8 @@ def _scale_of(stored: Stored) -> tuple[float, int]:
         raise UnsupportedError(f"{stored.name or 'a tensor'} is {stored.dtype}, not int8")
     if stored.scales.size != 1 or not _usable(stored.scales)[0] or not QMIN <= stored.zero_points[0] <= QMAX:
         raise UnsupportedError(f"{stored.name or 'a tensor'} has no usable scale")
-    if not stored.shape or stored.shape[0] != 1 or min(stored.shape) < 1:
-        raise UnsupportedError(
-            f"{stored.name or 'a tensor'} has shape {list(stored.shape)}; the batch must be 1"
-        )
+    if min(stored.shape, default=1) < 1:
+        raise UnsupportedError(f"{stored.name or 'a tensor'} has shape {list(stored.shape)} and no elements")
     return float(stored.scales[0]), int(stored.zero_points[0])
 
 

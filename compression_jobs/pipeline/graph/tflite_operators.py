@@ -23,6 +23,10 @@ def _conv(importer: Importer, node: Node) -> None:
     weights = importer.weights(node, kind.channel_axis)
     if len(weights.values.shape) != 4 or len(source.shape) != 4:
         raise UnsupportedError("its input or weights do not have four dimensions")
+    if not depthwise and weights.values.shape[3] != source.shape[3]:
+        raise UnsupportedError(
+            f"its windows see {weights.values.shape[3]} of {source.shape[3]} channels; groups have no int8 form here"
+        )
     stride = node.options.StrideH(), node.options.StrideW()
     dilation = node.options.DilationHFactor(), node.options.DilationWFactor()
     kernel = int(weights.values.shape[1]), int(weights.values.shape[2])
@@ -92,17 +96,24 @@ def _rows(importer: Importer, node: Node, source: q.Tensor, weights: q.Weights) 
 
 def _sides(importer: Importer, node: Node) -> tuple[str, ...]:
     """Both terms or factors, with as many axes; one of them may be a constant."""
-    ranks = [len(stored.shape) for stored in (importer.stored(node, 0), importer.stored(node, 1)) if stored]
-    found = []
-    for position in range(2):
-        stored = importer.stored(node, position)
-        if stored is not None and stored.values is not None:
-            found.append(importer.constant(node, position, max(ranks)).name)
-        else:
-            source = importer.source(node, position)
-            shape = (1,) * (max(ranks) - len(source.shape)) + source.shape
-            found.append(reshaped(importer, node, source, shape, f"side {position}").name)
-    return tuple(found)
+    stored = [importer.stored(node, position) for position in range(2)]
+    shapes = [
+        each.shape if each is not None and each.values is not None else importer.source(node, position).shape
+        for position, each in enumerate(stored)
+    ]
+    rank = max(map(len, shapes))
+    return tuple(
+        _given(importer, node, position, (1,) * (rank - len(shape)) + shape).name
+        for position, shape in enumerate(shapes)
+    )
+
+
+def _given(importer: Importer, node: Node, position: int, shape: tuple[int, ...]) -> q.Tensor:
+    """What an operator reads, a constant or not, under a shape of as many elements."""
+    stored = importer.stored(node, position)
+    if stored is not None and stored.values is not None:
+        return importer.constant(node, position, len(shape))
+    return reshaped(importer, node, importer.source(node, position), shape, f"side {position}")
 
 
 def _arithmetic(kind: type[q.Add] | type[q.Sub] | type[q.Mul]) -> Callable[[Importer, Node], None]:
@@ -115,14 +126,18 @@ def _arithmetic(kind: type[q.Add] | type[q.Sub] | type[q.Mul]) -> Callable[[Impo
 
 
 def _concat(importer: Importer, node: Node) -> None:
-    sources = tuple(importer.source(node, position).name for position in range(len(node.inputs)))
-    rank = len(importer.graph.tensors[sources[0]].shape)
-    axis = node.options.Axis() % rank
-    importer.clamped(node, lambda target: importer.add(q.Concat(node.label, sources, target.name, axis)))
+    stored = [importer.model.tensors[index] for index in node.inputs if index >= 0]
+    sources = tuple(_given(importer, node, position, each.shape).name for position, each in enumerate(stored))
+    rank, axis = len(stored[0].shape) if stored else 0, node.options.Axis()
+    if not -rank <= axis < rank:
+        raise UnsupportedError(f"its axis is {axis}, of {rank}")
+    importer.clamped(
+        node, lambda target: importer.add(q.Concat(node.label, sources, target.name, axis % rank))
+    )
 
 
 def _reduce(importer: Importer, node: Node) -> None:
-    """A mean or maximum over axes side by side, with nothing in front of them: over height and width of a picture."""
+    """A mean or maximum over any axes but the batch: over height and width of a picture, made by moving them there."""
     source, target = importer.source(node), importer.target(node)
     picture, channels = _picture(importer, node, source)
     plain = target.shape in ((1, channels), (1, 1, 1, channels)) and node.kind == "MEAN"
@@ -138,15 +153,20 @@ def _reduce(importer: Importer, node: Node) -> None:
 def _picture(importer: Importer, node: Node, source: q.Tensor) -> tuple[q.Tensor, int]:
     """The input with all that is reduced as its height and width, and how many numbers are left."""
     rank = len(source.shape)
-    axes = sorted({axis % rank for axis in importer.numbers(node, 1)})
-    first, last = (axes[0], axes[-1] + 1) if axes else (0, 0)
-    if not axes or axes != [*range(first, last)] or int(np.prod(source.shape[:first])) != 1 or not first:
-        raise UnsupportedError(
-            "only axes side by side, with sizes of 1 in front of them, can be reduced here"
-        )
+    axes = sorted({axis % rank for axis in importer.numbers(node, 1)} - {0})
+    if not axes:
+        raise UnsupportedError("it reduces no axis behind the batch")
     if rank == 4 and axes == [1, 2]:
         return source, source.shape[3]
-    count, channels = (int(np.prod(part)) for part in (source.shape[first:last], source.shape[last:]))
+    kept = [axis for axis in range(1, rank) if axis not in axes]
+    in_front = [axis for axis in kept if axis < axes[-1] and source.shape[axis] > 1]
+    if in_front:
+        order = (0, *axes, *kept)
+        moved = importer.between(source, tuple(source.shape[axis] for axis in order), f"for {node.label}")
+        importer.add(q.Transpose(moved.name, (source.name,), moved.name, order))
+        source = moved
+        axes, kept = [*range(1, len(axes) + 1)], [*range(len(axes) + 1, rank)]
+    count, channels = (int(np.prod([source.shape[axis] for axis in part])) for part in (axes, kept))
     return reshaped(importer, node, source, (1, count, 1, channels), "picture"), channels
 
 

@@ -139,6 +139,49 @@ def mean(shape: Shape, axes: Shape, kept: Shape, scale: float = 0.03) -> Callabl
     return make
 
 
+def rows_of_a_dense_layer() -> Written:
+    """As converters flatten what a dense layer does to each step: between reshapes, rows stand where the batch was."""
+    made = Written((1, 5, 12)).op(OPERATOR.RESHAPE, (5, 12), options("Reshape"), version=1)
+    made.op(OPERATOR.MUL, (5, 12), options("Mul"), [made.stored(range(12))], scale=0.02, zero=9)
+    weights = made.stored(np.arange(36).reshape(3, 12) - 18, 0.004, 0)
+    made.op(OPERATOR.FULLY_CONNECTED, (5, 3), options("FullyConnected"), [weights, -1], scale=0.02)
+    made.op(OPERATOR.SOFTMAX, (5, 3), options("Softmax", beta=1.0), scale=1 / 256, zero=-128)
+    return made.op(OPERATOR.SQUEEZE, (5, 3), options("Squeeze"), scale=1 / 256, zero=-128)
+
+
+def squeezed() -> Written:
+    return Written((1, 1, 1, 10)).op(OPERATOR.SQUEEZE, (10,), options("Squeeze"))
+
+
+def with_constants_beside() -> Written:
+    made = Written((1, 2, 3))
+    parts = [made.stored([[[1, 2, -3]]], SCALE, ZERO), made.last]
+    return made.joined(parts, (1, 3, 3), -2)
+
+
+def grouped() -> Written:
+    made = Written((1, 5, 5, 4))
+    how = options("Conv2D", padding=1, strideH=1, strideW=1)
+    return made.op(OPERATOR.CONV_2D, (1, 3, 3, 6), how, [made.stored(np.ones((6, 3, 3, 2)), 0.01, 0)])
+
+
+def padded_with_ones(*shape: int) -> Callable[[], Written]:
+    """An input of the shape, three numbers in front and one behind in height and width."""
+
+    def make() -> Written:
+        made = Written(shape)
+        amounts = made.file.constant(np.array([[0, 0], [3, 1], [3, 1], [0, 0]], np.int32))
+        size = (1, shape[1] + 4, shape[2] + 4, shape[3])
+        return made.op(OPERATOR.PADV2, size, options("PadV2"), [amounts, made.stored(99, SCALE, ZERO)])
+
+    return make
+
+
+def batches() -> Written:
+    made = Written((1, 2, 3)).op(OPERATOR.RESHAPE, (2, 3), options("Reshape"), version=1)
+    return made.op(OPERATOR.MEAN, (3,), options("Reducer"), [made.listed(0)])
+
+
 def largest() -> Written:
     made = Written((1, 5, 4, 6))
     return made.op(OPERATOR.REDUCE_MAX, (1, 6), options("Reducer"), [made.listed(1, 2)])
@@ -264,7 +307,14 @@ READY: dict[str, Callable[[], Written]] = {
     "mean of one axis": mean((1, 1, 9, 6), (2,), (1, 1, 6)),
     "mean of all": mean((1, 4, 5, 6), (1, 2, 3), (1, 1, 1, 1)),
     "mean at one scale": mean((1, 9, 6), (1,), (1, 6), SCALE),
+    "mean of channels": mean((1, 4, 5, 6), (-1,), (1, 4, 5)),
+    "mean of rows, kept": mean((1, 4, 5, 6), (2,), (1, 4, 1, 6)),
+    "mean of height and channels": mean((1, 4, 5, 6), (3, 1), (1, 5)),
+    "mean of a batch of 1 and channels": mean((1, 4, 5, 6), (0, 3), (1, 4, 5, 1)),
     "largest of a picture": largest,
+    "rows of a dense layer": rows_of_a_dense_layer,
+    "squeezed": squeezed,
+    "constants beside an input": with_constants_beside,
     "padding of any axis": causal,
     "upsampling": resized((6, 12)),
     "depth to space": depth_to_space,

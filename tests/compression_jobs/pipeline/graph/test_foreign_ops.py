@@ -70,8 +70,10 @@ def test_everything_that_has_no_int8_form_is_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        (foreign_ops.mean((1, 4, 5, 6), (1, 3), (1, 5)), "only axes side by side"),
-        (foreign_ops.mean((1, 4, 5, 6), (2,), (1, 4, 6)), "with sizes of 1 in front of them"),
+        (foreign_ops.mean((1, 4, 5, 6), (0,), (1, 4, 5, 6)), "it reduces no axis behind the batch"),
+        (foreign_ops.batches, r"MEAN_1: .* has shape \[2, 3\]; the batch must be 1"),
+        (foreign_ops.grouped, "see 2 of 4 channels; groups have no int8 form"),
+        (foreign_ops.padded_with_ones(1, 4, 4, 2), "is padded with something else than zeros"),
         (foreign_ops.resized((5, 8)), "only a whole number of times as high and as wide"),
         (foreign_ops.backwards, "a step that goes backwards"),
         (foreign_ops.too_far, "its result has shape .* which does not follow"),
