@@ -164,7 +164,7 @@ class ChunkStream:
         try:
             if end > first:
                 self.transport.unsubscribe(self._topics(first, end))
-        except OSError:
+        except (OSError, MemoryError):
             pass  # a clean session forgets them anyway
 
     def close(self) -> None:

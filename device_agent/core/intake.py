@@ -7,6 +7,8 @@ from device_agent.core import offers
 
 STORAGE_RETRY_MS = 5000
 IDLE_MS = 60000
+# Tries to judge a manifest in a full heap, each without the model that serves, before a new start, and before they get rare.
+JUDGE_TRIES = 3
 
 
 class Intake:
@@ -17,6 +19,7 @@ class Intake:
         self.device = app.device
         self.offer: "bytes | None" = None
         self.look_ms = 0
+        self.tries = 0  # for which the heap was too full
         self.refused = ""  # digest of the manifest refused last, so that it is said once
         self.waited_for = ""
 
@@ -24,7 +27,7 @@ class Intake:
         """A manifest came; an empty one (nothing is desired) changes nothing, because nobody signed it."""
         if payload:
             self.offer = bytes(payload)  # a view of the transport's buffer is good for this call only
-            self.look_ms = 0
+            self.look_ms = self.tries = 0
 
     def step(self, now_ms: int) -> int:
         """Judge what came; milliseconds to wait."""
@@ -41,6 +44,8 @@ class Intake:
         except (OSError, MemoryError) as error:
             self.device.log("%s: a manifest cannot be taken in: %s" % (self.app.name, error))
             wait_ms = STORAGE_RETRY_MS
+            if isinstance(error, MemoryError):
+                wait_ms = self._wait_for_room(digest, now_ms)
         if wait_ms:
             self.offer, self.look_ms = payload, now_ms + wait_ms
         return 0
@@ -59,6 +64,20 @@ class Intake:
             return self._judge(payload, digest)
         finally:
             app.return_to_active()
+
+    def _wait_for_room(self, digest: str, now_ms: int) -> int:
+        """Milliseconds until the next try; a new start mends a heap in pieces, and helps a manifest once or never."""
+        app, device = self.app, self.device
+        self.tries += 1
+        if self.tries < JUDGE_TRIES or app.delivery.busy():
+            return STORAGE_RETRY_MS
+        if device.can_restart and app.state.get("afresh") != digest:
+            try:
+                app.change({"afresh": digest})
+                device.restart_soon(now_ms)
+            except (OSError, MemoryError):
+                pass  # unrecorded it might be done for ever
+        return IDLE_MS
 
     def _judge(self, payload: bytes, digest: str) -> int:
         from device_agent.core.judging import judge

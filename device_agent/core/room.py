@@ -52,5 +52,8 @@ def in_vain(delivery, now_ms: int) -> bool:  # type: ignore[no-untyped-def]
 
 
 def _say(delivery, text: str) -> None:  # type: ignore[no-untyped-def]
-    delivery.log(text)
-    delivery.device.say(delivery.status("downloading", text))
+    try:
+        delivery.log(text)
+        delivery.device.say(delivery.status("downloading", text))
+    except MemoryError:
+        pass  # what was said is being done

@@ -115,6 +115,10 @@ class AgentMachine(RuleBasedStateMachine):
         self.bench.hungry, self.bench.storage.starved, self.bench.in_pieces = loads, files, in_pieces
         self.bench.can_restart = self.bench.agent.device.can_restart = can_restart
 
+    @rule(unjudged=st.booleans())
+    def fill_the_heap_for_manifests(self, unjudged: bool) -> None:
+        self.bench.unjudged = unjudged
+
     @rule(minutes=st.integers(1, 5))
     def let_time_pass(self, minutes: int) -> None:
         self._surviving(lambda: self.bench.settle(minutes))
@@ -170,6 +174,7 @@ class AgentMachine(RuleBasedStateMachine):
             return
         b = self.bench
         b.broker.up, b.broker.faults, b.storage.full, b.storage.cut_at = True, [], False, 0
+        b.unjudged = False
         b.hungry, b.storage.starved, b.in_pieces = 0, 0, False
         b.broker.retained.update(b.broker.store)
         b.run(lambda: b.installed() is None or b.serving() is not None, minutes=240)

@@ -45,7 +45,12 @@ class BenchRuntime(ports.Runtime):
     """Runs the models above."""
 
     name = "bench"
-    format = "plan"
+
+    @property
+    def format(self):
+        if self.bench.unjudged:
+            raise MemoryError()
+        return "plan"
 
     def __init__(self, bench):
         self.bench = bench
@@ -118,6 +123,7 @@ class Bench:
         self.crashing = True
         self.hungry = 0  # how many loads from now on find no heap
         self.in_pieces = False  # whether no load finds heap before the next start
+        self.unjudged = False  # whether no manifest finds the heap to be judged
         self.can_restart = True
         self.due = False
         self.too_large = None  # tag of a model for which there is never any

@@ -71,6 +71,7 @@ class BenchTransport(ports.Transport):
 
     def __init__(self, broker):
         self.broker = broker
+        self.starved = False  # whether nothing finds the heap to end a subscription
         self.up = False
         self.queue = []
         self.late = []
@@ -113,6 +114,8 @@ class BenchTransport(ports.Transport):
                 self.deliver(topic, self.broker.retained[topic])
 
     def unsubscribe(self, topics):
+        if self.starved:
+            raise MemoryError()
         for topic in topics:
             self.topics.pop(topic, None)
 

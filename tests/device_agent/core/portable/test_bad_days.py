@@ -233,3 +233,44 @@ def test_a_report_that_finds_no_heap_is_counted_and_the_agent_goes_on():
     b.work(2)
     b.settle(2)
     assert sum(m["dropped"] for m in b.broker.messages("report")) == 1
+
+
+def test_a_heap_too_full_to_judge_a_manifest_gets_a_new_start():
+    b = installed(started())
+    b.unjudged = True
+    b.deliver(model(2), "second")
+    b.run(lambda: b.restarts == 1, minutes=2)
+    b.unjudged = False
+    b.run(lambda: b.ended("second"), minutes=2)
+    assert (b.outcome(), b.serving(), b.restarts) == ("succeeded", 2, 1)
+
+
+def test_a_manifest_that_no_heap_can_judge_costs_one_new_start_and_seldom_an_answer():
+    b = installed(started())
+    b.unjudged = True
+    b.deliver(model(2), "second")
+    b.run(lambda: b.restarts == 1, minutes=2)
+    b.run(lambda: b.serving() == 1, minutes=2)
+    b.settle(1)
+    said = len(b.lines)
+    b.settle(10)
+    assert (b.serving(), b.restarts) == (1, 1)
+    assert len([line for line in b.lines[said:] if "cannot be taken in" in line]) <= 11
+    b.unjudged = False
+    b.run(lambda: b.ended("second"), minutes=2)
+    assert b.serving() == 2
+
+
+def test_a_heap_too_full_to_end_subscriptions_still_makes_room():
+    b = installed(started())
+    b.broker.faults = [failing_broker.DROP] * 1000
+    b.deliver(model(2), "second")
+    delivery = b.agent.apps["main"].delivery
+    b.run(lambda: delivery.install is not None and delivery.install.download is not None)
+    b.steps(20)
+    b.transport.starved = True
+    delivery._make_room(b.clock.ticks_ms())  # as by a heap that is full before the download begins
+    assert b.serving() is None
+    b.transport.starved, b.broker.faults = False, []
+    b.run(lambda: b.ended("second"))
+    assert (b.outcome(), b.serving()) == ("succeeded", 2)
