@@ -30,12 +30,28 @@ def move(delivery: Delivery, event: str, now: datetime, reason: str = "", **fiel
     fields |= {"changed_at": now, "history": with_note(delivery, new, now, reason)}
     if new in Delivery.ENDS:
         fields["finished_at"] = now
-    if reason or new in Delivery.ENDS:
+    # What was said on the way there is over when the new model serves, and at an end.
+    if reason or new in (State.TRIAL, *Delivery.ENDS):
         fields["reason"] = reason
     if not states.advance(delivery, event, **fields):
         return False
-    events.publish(f"rollout:{delivery.rollout_id}", f"device:{delivery.device.name}", "rollouts", "overview")
+    _tell(delivery)
     return True
+
+
+def remark(delivery: Delivery, now: datetime, reason: str, **fields: Any) -> bool:
+    """Keep what a device adds to a state that it told before; False when the delivery has moved on meanwhile."""
+    is_news = bool(reason) and reason != delivery.reason
+    if is_news:
+        fields |= {"reason": reason, "history": with_note(delivery, delivery.state, now, reason)}
+    done = Delivery.objects.filter(pk=delivery.pk, state=delivery.state).update(**fields) == 1
+    if done and is_news:
+        _tell(delivery)
+    return done
+
+
+def _tell(delivery: Delivery) -> None:
+    events.publish(f"rollout:{delivery.rollout_id}", f"device:{delivery.device.name}", "rollouts", "overview")
 
 
 def with_note(delivery: Delivery, state: str, now: datetime, reason: str) -> list[dict[str, Any]]:
@@ -235,8 +251,10 @@ def cancel_pending(rollout: Rollout, now: datetime, reason: str) -> int:
     waiting = not_asked_yet(rollout)
     untouched = waiting.select_related(None).filter(history=[])
     lock_devices(untouched)
+    names = [f"device:{name}" for name in untouched.order_by().values_list("device__name", flat=True)]
     ended = {"state": State.CANCELLED, "reason": reason, "changed_at": now, "finished_at": now}
     done = untouched.update(history=[_line(State.CANCELLED, now, reason)], **ended)
+    events.publish(*names)
     return done + cancel(waiting.exclude(history=[])[:MOST_A_TICK], now, reason)
 
 

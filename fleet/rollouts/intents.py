@@ -55,22 +55,24 @@ def renew(now: datetime) -> int:
     return len(keys)
 
 
-def manifest(delivery: Delivery, sequence: int, now: datetime) -> bytes:
-    """The signed manifest of one delivery, as sent."""
+def manifest(delivery: Delivery, sequence: int, now: datetime, until: datetime) -> bytes:
+    """The signed manifest of one delivery, as sent; it may be followed `until` then."""
     artifact = delivery.artifact
     if artifact is None:
         return b""
     known = _known_keys(delivery.device)
-    body = protocol.encode({**_fields(delivery, artifact, sequence, now), "keys": _rotation(known)})
+    body = protocol.encode({**_fields(delivery, artifact, sequence, now, until), "keys": _rotation(known)})
     signature, key_id = signing.sign(body, known)
     return protocol.seal_manifest(signature, key_id, body)
 
 
-def _fields(delivery: Delivery, artifact: Artifact, sequence: int, now: datetime) -> dict[str, Any]:
+def _fields(
+    delivery: Delivery, artifact: Artifact, sequence: int, now: datetime, until: datetime
+) -> dict[str, Any]:
     return {
         "sequence": sequence,
         "issued_at": int(now.timestamp()),
-        "expires_at": int(_expiry(delivery, now).timestamp()),
+        "expires_at": int(until.timestamp()),
         "device": delivery.device.name,
         "app": delivery.rollout.app,
         "delivery": delivery.wire_id,
@@ -159,7 +161,8 @@ def _next_sequences(deliveries: Sequence[Delivery]) -> dict[Key, int]:
 
 
 def _intent(delivery: Delivery, sequence: int, now: datetime) -> Intent:
-    payload = manifest(delivery, sequence, now)
+    until = _expiry(delivery, now)
+    payload = manifest(delivery, sequence, now, until)
     return Intent(
         device_id=delivery.device_id,
         app=delivery.rollout.app,
@@ -168,7 +171,7 @@ def _intent(delivery: Delivery, sequence: int, now: datetime) -> Intent:
         payload=payload,
         digest=hashlib.sha256(payload).hexdigest(),
         issued_at=now,
-        expires_at=_expiry(delivery, now),
+        expires_at=until,
     )
 
 

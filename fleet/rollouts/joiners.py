@@ -1,6 +1,5 @@
 """Late joiners: devices that enter the group while a rollout runs, or after it, are asked in its last wave or a new one."""
 
-import hashlib
 from datetime import datetime, timedelta
 
 from django.db import transaction
@@ -11,7 +10,7 @@ from fleet.inventory.models import Device, DeviceApp
 from fleet.rollouts import candidates, preparation, states, strategy
 from fleet.rollouts.conditions import part_of
 from fleet.rollouts.models import Decision, Rollout, Wave
-from fleet.rollouts.planning import HELD_BACK, Share
+from fleet.rollouts.planning import HELD_BACK, Share, chance
 
 LOOKED_EVERY = timedelta(minutes=1)
 
@@ -102,6 +101,4 @@ def _place(rollout: Rollout, joining: list[Share], pks: dict[str, int], now: dat
 
 
 def _draw(rollout: Rollout, what: str, share: Share) -> float:
-    """A number from 0 to 1 that comes out the same whenever it is drawn."""
-    drawn = hashlib.sha256(f"{rollout.pk}/{what}/{share.device}".encode()).digest()
-    return int.from_bytes(drawn[:8]) / 2**64
+    return chance(f"{rollout.pk}/{what}/{share.device}")

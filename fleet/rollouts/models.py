@@ -305,6 +305,7 @@ class Sending(models.Model):
     """Bytes that one offer may take over the air; budgets count those of the last 24 hours."""
 
     device = models.ForeignKey(Device, on_delete=models.CASCADE, related_name="+")
+    delivery = models.ForeignKey(Delivery, null=True, on_delete=models.SET_NULL, related_name="+")
     site = models.CharField(max_length=120, blank=True)
     bytes = models.BigIntegerField()
     at = models.DateTimeField(db_index=True)

@@ -29,7 +29,8 @@ def offer(rollout: Rollout, installs: QuerySet[Delivery], now: datetime, at_most
         keys = [each.key for each in found.chosen]
         done = deliveries.offer(installs.filter(pk__in=keys), now, at_most=len(keys)) if keys else 0
         Sending.objects.bulk_create(
-            [Sending(device_id=e.device, site=e.site, bytes=e.bytes, at=now) for e in found.chosen[:done]]
+            Sending(device_id=e.device, delivery_id=e.key, site=e.site, bytes=e.bytes, at=now)
+            for e in found.chosen[:done]
         )
     return done
 
@@ -55,7 +56,7 @@ def forget(now: datetime) -> int:
 def heard(delivery: Delivery, state: str, now: datetime) -> None:
     """Count the bytes of an offer from when its device fetched them: it may have been away for days."""
     if state in _FETCHING and delivery.offered_at is not None:
-        Sending.objects.filter(device=delivery.device_id, at__gte=delivery.offered_at).update(at=now)
+        Sending.objects.filter(delivery=delivery, at__gte=delivery.offered_at).update(at=now)
 
 
 def _all_at_work() -> QuerySet[Rollout]:

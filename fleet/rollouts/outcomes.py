@@ -10,7 +10,7 @@ from device_agent.core import protocol
 from fleet import events
 from fleet.inventory.models import Command, Device
 from fleet.rollouts import offering, shadows
-from fleet.rollouts.deliveries import move
+from fleet.rollouts.deliveries import move, remark
 from fleet.rollouts.models import Delivery, Intent
 
 Message = dict[str, Any]
@@ -31,10 +31,10 @@ def apply_status(device: Device, message: Message, now: datetime) -> bool:
         return _confirm_late(delivery, message, now)
     if message["state"] == "rejected" and message.get("code") == SEQUENCE_REFUSED:
         return _ask_for_hello(device, now)
-    fields = _facts(delivery, message)
+    reason, fields = _text(message.get("reason")), _facts(delivery, message)
     if delivery.state == message["state"]:
-        return bool(Delivery.objects.filter(pk=delivery.pk, state=delivery.state).update(**fields))
-    return move(delivery, message["state"], now, _text(message.get("reason")), **fields)
+        return remark(delivery, now, reason, **fields)
+    return move(delivery, message["state"], now, reason, **fields)
 
 
 def apply_hello(device: Device, message: Message, now: datetime) -> None:

@@ -276,7 +276,7 @@ def _spread(shares: Sequence[Share], seed: str) -> list[Share]:
     Where a site begins is drawn: many sites of one device each are taken from as often as one site of many.
     """
     mixed = sorted(shares, key=lambda share: _shuffle_key(seed, share.device))
-    sited = _interleaved(mixed, _target_and_site, lambda of: _chance(seed, *of))
+    sited = _interleaved(mixed, _target_and_site, lambda of: chance("\0".join((seed, *of))))
     return _interleaved(sited, lambda share: (share.target,), lambda _: 0.5)
 
 
@@ -298,9 +298,9 @@ def _target_and_site(share: Share) -> Stratum:
     return share.target, share.site
 
 
-def _chance(seed: str, *of: str) -> float:
+def chance(of: str) -> float:
     """A number from 0 to 1 that comes out the same whenever it is drawn."""
-    return int.from_bytes(_shuffle_key(seed, "\0".join(of))[:8]) / 2**64
+    return int.from_bytes(hashlib.sha256(of.encode()).digest()[:8]) / 2**64
 
 
 def _shuffle_key(seed: str, device: str) -> bytes:

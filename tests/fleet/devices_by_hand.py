@@ -24,6 +24,7 @@ class HandDevice:
     installed: str = ""
     report: int = 0
     outcome: dict[str, Any] | None = field(default=None)
+    at_work: dict[str, Any] | None = field(default=None)
     keys: list[str] = field(default_factory=list)
 
     @property
@@ -44,6 +45,7 @@ class HandDevice:
             "sequence": self.sequence,
             "installed": {"artifact": self.installed} if self.installed else None,
             "outcome": self.outcome,
+            "delivery": self.at_work,
         }
         message = {
             "epoch": self.epoch,
@@ -58,6 +60,13 @@ class HandDevice:
             "apps": {"main": state},
         }
         self.say("hello", message, now)
+
+    def restart(self, now: datetime) -> None:
+        """Fall off the broker, boot, and connect again."""
+        self.say("presence", {"epoch": self.epoch, "session": self.session, "online": False}, now, True)
+        self.session += 65536
+        self.say("presence", {"epoch": self.epoch, "session": self.session, "online": True}, now)
+        self.hello(now)
 
     def desired(self) -> dict[str, Any]:
         """The manifest the broker would hold for it; its signature is checked elsewhere."""
@@ -79,6 +88,7 @@ class HandDevice:
             "artifact": wanted["artifact"]["sha256"],
             "reason": "",
         } | more
+        self.at_work = None if state in protocol.ENDS else {"id": wanted["delivery"], "state": state}
         if state in protocol.ENDS:
             self.outcome = {"delivery": wanted["delivery"], "state": state, "reason": message["reason"]}
         if state == "succeeded" and not more.get("shadow"):

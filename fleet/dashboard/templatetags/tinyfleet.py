@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django import template
+from django.forms import BoundField
 from django.templatetags.static import static
 from django.utils import timezone
 from django.utils.html import format_html
@@ -156,3 +157,9 @@ def accuracy(found: Accuracy | None) -> str:
 def sentence(text: str) -> str:
     """A capital letter and a full stop."""
     return words.sentence(text)
+
+
+@register.filter
+def unseen(field: BoundField) -> SafeString:
+    """A field's value as hidden inputs without an id, which belongs to the same field where a person sees it."""
+    return field.as_hidden({"id": False})

@@ -91,8 +91,9 @@ def _delivered(delivery: Delivery) -> Happening:
     kind = "roll-back to" if delivery.kind == Delivery.Kind.ROLL_BACK else "delivery of"
     at = delivery.finished_at or delivery.changed_at or delivery.created_at
     title = f"{kind} {what} {label(delivery.state)}"
-    key = f"why-{delivery.pk}"
-    return Happening(at, delivery.state, title, delivery.reason, delivery.rollout_id, delivery.why, key)
+    return Happening(
+        at, delivery.state, title, delivery.reason, delivery.rollout_id, delivery.why, str(delivery.pk)
+    )
 
 
 @page("GET", "POST", role=Role.OPERATOR)

@@ -7,6 +7,7 @@ from django.test import Client
 
 from fleet.accounts.roles import Role
 from tests.factories import UserFactory
+from tests.fleet.pages import Reader
 
 Login = Callable[..., Client]
 
@@ -16,7 +17,7 @@ def login(db: None) -> Login:
     """A client that is logged in with the given roles."""
 
     def make(*roles: Role) -> Client:
-        client = Client()
+        client = Reader()
         client.force_login(UserFactory(roles=list(roles)))
         return client
 

@@ -320,7 +320,8 @@ def test_rollout_and_device_say_why_this_artifact(artifact: Artifact, login: Log
     why = [{"gate": "memory", "left": 1, "sentence": "96 kB of memory are free on the device"}]
     one = Rollout.objects.create(version=artifact.version, group=group(), strategy={})
     device = Device.objects.get(name="one")
-    Delivery.objects.create(rollout=one, device=device, artifact=artifact, why=why)
+    for kind in Delivery.Kind:
+        Delivery.objects.create(rollout=one, device=device, artifact=artifact, kind=kind, why=why)
     client = login(Role.VIEWER)
     for address in (reverse("dashboard:rollout", args=[one.pk]), reverse("dashboard:device", args=["one"])):
         page = client.get(address).content.decode()

@@ -3,29 +3,17 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from django.test import AsyncClient, Client
 
 from fleet import events
-from fleet.cli.embedded import valkey_binary
 from fleet.dashboard import stream
 from tests.factories import UserFactory
-from tests.services import free_port, running
 
 SOON_S = 10
-
-
-@pytest.fixture
-def valkey(tmp_path: Path, settings: Any) -> Iterator[None]:
-    """A Valkey of its own."""
-    port = free_port()
-    settings.REDIS_URL = f"redis://127.0.0.1:{port}/0"
-    with running([str(valkey_binary()), "--port", str(port), "--dir", str(tmp_path), "--save", ""], port):
-        yield
 
 
 async def next_line(lines: AsyncIterator[str]) -> str:

@@ -11,6 +11,7 @@ from fleet.errors import Conflict, Refused
 from fleet.rollouts import experiments, terms
 from fleet.rollouts.models import Experiment, Pair, Rollout
 from tests.factories import ArtifactFactory, VersionFactory
+from tests.fleet.pages import Reader
 from tests.fleet.rollouts.test_evidence import report
 from tests.fleet.rollouts.world import RULES, World
 
@@ -194,9 +195,9 @@ def test_over_the_api_and_on_the_page(client: Client) -> None:
     assert client.get(f"/api/v1/experiments/{pk}").json()["state"] == "promoted"
 
 
-def test_the_form_shows_the_dry_run_and_starts(client: Client) -> None:
+def test_the_form_shows_the_dry_run_and_starts() -> None:
     """What cannot be compared is said beside the form."""
-    world = World(4)
+    world, client = World(4), Reader()
     client.force_login(world.user)
     fields = {
         "version_a": world.v1.version.pk,

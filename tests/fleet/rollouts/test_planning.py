@@ -5,6 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet.rollouts import planning
 from fleet.rollouts.choice import Offer, Room, choose
 from fleet.rollouts.planning import Candidate, plan
 from fleet.rollouts.strategy import Strategy
@@ -24,6 +25,14 @@ fleets = st.lists(candidate, max_size=60, unique_by=lambda c: c.device)
 waves = st.lists(
     st.one_of(st.integers(1, 50), st.integers(1, 100).map(lambda n: f"{n}%")), min_size=1, max_size=5
 )
+
+
+def test_draws_never_change() -> None:
+    """A rollout that is planned anew, or entered late, comes to the same answers as under an earlier release."""
+    assert planning.chance("7\0raspberry-pi-4\0berlin") == 0.08434091991666412
+    assert planning.chance("7/share/pi-1") == 0.7933646183952583
+    first, _ = plan(fleet(12), OFFERS, Strategy(waves=[3, "100%"]), "s").waves
+    assert [share.device for share in first] == ["pi-4-5", "pi-4-11", "pi-4-7"]
 
 
 @given(fleets, waves)

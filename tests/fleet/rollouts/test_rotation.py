@@ -84,5 +84,5 @@ def test_the_longest_manifest_fits(settings: Any) -> None:
     device = DeviceFactory(name="d" * 64)
     rollout = Rollout.objects.create(version=version, group=GroupFactory(), app="a" * 64, strategy={})
     delivery = Delivery(rollout=rollout, device=device, artifact=artifact, changed_at=NOW)
-    payload = intents.manifest(delivery, 2**50, world.now)
+    payload = intents.manifest(delivery, 2**50, world.now, world.now + intents.LIFE)
     assert len(payload) <= protocol.MANIFEST_MAX_BYTES
