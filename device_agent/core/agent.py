@@ -148,7 +148,7 @@ class Agent:
         try:
             self.device.save()
             self.recorded = True
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             # Unrecorded, the next boot would use the same numbers, and its reports would be taken for these.
             self.device.log("offline until the state can be stored: %s" % error)
             self.record_ms = now_ms + RECORD_RETRY_MS
@@ -161,10 +161,10 @@ class Agent:
         return RECORD_RETRY_MS
 
     def _step_inbox(self, now_ms: int) -> int:
-        message = self.device.transport.receive()
-        if message is None:
-            return MAX_WAIT_MS
         try:
+            message = self.device.transport.receive()
+            if message is None:
+                return MAX_WAIT_MS
             self._take(message[0], message[1], now_ms)
         except (protocol.ProtocolError, MemoryError) as error:
             self.device.log("a message is ignored: %s" % error)
@@ -205,7 +205,10 @@ class Agent:
         if now_ms < due_ms:
             return due_ms - now_ms
         self.device.restart_ms = None
-        self.close()
+        try:
+            self.close()
+        except MemoryError:
+            pass  # which the new start mends
         if self.restart is not None:
             self.restart()
         return MAX_WAIT_MS

@@ -11,7 +11,7 @@ from device_agent.core.ring import Ring
 from device_agent.core.serving import Answer, Serving
 
 LOAD_RETRY_MS = 1000
-# Tries to load what served a moment ago before the agent is started again, with a heap in one piece.
+# Tries to load in a full heap before a slot is given up, or the agent started again for what served a moment ago.
 LOAD_TRIES = 10
 
 
@@ -26,7 +26,12 @@ class App:
         self.state = device.record.app(name)
         self.serving: "Serving | None" = None
         self.loading: "Hashing | None" = None
-        self.patience = 0  # tries left: a full heap is no reason to give the slot up, it served a moment ago
+        self.load_slot: "str | None" = None  # what is to be loaded
+        self.load_ms = 0
+        self.patience = 0  # tries left
+        self.returns = (
+            False  # what is to be loaded served a moment ago: a full heap is no reason to give it up
+        )
         self.proof: "slots.Proof | None" = None
         self.proof_command = ""
         self.delivery = Delivery(self)
@@ -132,7 +137,7 @@ class App:
         """Why there is no model to answer."""
         if self.delivery.aside:
             return "the model makes room for the next one"
-        return "no model installed yet" if self.loading is None else "the model is being loaded"
+        return "no model installed yet" if self.load_slot is None else "the model is being loaded"
 
     def reset(self) -> None:
         """Let the models forget what earlier inputs have left."""
@@ -157,73 +162,67 @@ class App:
 
     def start(self) -> None:
         """After the boot was recorded: load what shall serve, go on with what was interrupted."""
-        slot = self.delivery.resume()
-        if not self.delivery.aside:
-            self._load(slot or self.state["active"])
+        self._load(self.delivery.resume() or self.state["active"], False)
 
     def step(self, now_ms: int) -> int:
         """Do one thing; milliseconds to wait."""
-        if self.loading is not None and now_ms >= self.load_ms:
-            return self._step_loading()
+        slot, load_wait = self.load_slot, self.load_ms - now_ms
+        if slot is not None and (load_wait <= 0 or not self.returns):
+            return load_wait if load_wait > 0 else self._step_loading(slot)
         if self.proof is not None:
             return self._step_proof()
         wait = self.intake.step(now_ms)
-        if self.loading is not None:
-            wait = min(wait, self.load_ms - now_ms)
+        if slot is not None:
+            wait = min(wait, load_wait)
         return min(wait, self.delivery.step(now_ms)) if wait else 0
 
-    def _load(self, slot: "str | None") -> None:
-        self.load_slot = slot
-        self.load_ms = 0
+    def _load(self, slot: "str | None", returns: bool) -> None:
         self._stop_loading()
-        if slot is None:
-            return
-        try:
-            self.loading = Hashing(self.device.storage, slots.file_name(self.name, slot, slots.MODEL))
-        except OSError as error:
-            self._lost(slot, str(error))
+        self.load_slot, self.load_ms = slot, 0
+        self.patience, self.returns = LOAD_TRIES, returns
 
     def _stop_loading(self) -> None:
+        self.load_slot = None
         if self.loading is not None:
             self.loading.close()
             self.loading = None
 
-    def _step_loading(self) -> int:
-        slot = self.load_slot
-        if self.loading is None or slot is None:
-            return 0
+    def _step_loading(self, slot: str) -> int:
         try:
+            if self.loading is None:
+                self.loading = Hashing(self.device.storage, slots.file_name(self.name, slot, slots.MODEL))
             digest = self.loading.step()
             if digest is None:
                 return 0
-            self.loading = None
+            self._stop_loading()
             self._load_checked(slot, digest)
         except Exception as error:  # noqa: BLE001  whatever a runtime raises: this slot cannot serve
-            self.loading = None
-            if self.patience and isinstance(error, MemoryError):
-                self._wait_for_room(slot)
-                return 0
-            self._lost(slot, str(error))
-        self.patience = 0
+            self._stop_loading()
+            if not isinstance(error, MemoryError) or not self._wait_for_room(slot):
+                self._lost(slot, str(error))
         return 0
 
-    def _wait_for_room(self, slot: str) -> None:
-        """Try again soon; after a while the agent starts again, where the host can do that."""
+    def _wait_for_room(self, slot: str) -> bool:
+        """Try again soon; what served a moment ago gets a new start of the agent after a while, where the host can do that."""
+        if self.patience == 1 and not self.returns:
+            return False
         now_ms = self.device.clock.ticks_ms()
-        self._load(slot)
-        self.load_ms = now_ms + LOAD_RETRY_MS
+        self.load_slot, self.load_ms = slot, now_ms + LOAD_RETRY_MS
         if self.patience == 1:
-            return
+            return True
         self.patience -= 1
-        if self.patience == 1:
+        if self.patience == 1 and self.returns:
             self.device.log("%s: the heap has no room for the model that served" % self.name)
             if self.device.can_restart:
                 self.device.restart_soon(now_ms)
+        return True
 
     def _load_checked(self, slot: str, digest: str) -> None:
         held = self.state["slots"][slot]["artifact"]
         if digest != held:
             raise ValueError("the file is not the artifact that was installed")
+        if self.delivery.aside:
+            return
         runtime = self.runtime.fresh()
         spec = slots.load(self.device.storage, runtime, self.name, slot)
         on_trial = slot != self.state["active"]
@@ -244,10 +243,10 @@ class App:
         fields = {"slots": left, "active": spare if self._may_serve(spare, left) else None, "manifest": None}
         try:
             self.change(fields)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             self.device.log("%s: the state cannot be stored: %s" % (self.name, error))
             self.state.update(fields)
-        self._load(self.state["active"])
+        self._load(self.state["active"], False)
 
     def _may_serve(self, slot: str, held: dict) -> bool:
         delivery = self.state["delivery"]
@@ -264,8 +263,7 @@ class App:
             spec = slots.load(self.device.storage, runtime, self.name, slot)
             self.serve(runtime, slot, self.state["slots"][slot]["artifact"], spec, "live")
         except MemoryError:
-            self.patience = LOAD_TRIES
-            self._load(slot)
+            self._load(slot, True)
         except Exception as error:  # noqa: BLE001  as at boot: this slot cannot serve
             self._lost(slot, str(error))
 
@@ -276,7 +274,7 @@ class App:
         self.stop_proof("another self-test was asked for")
         serving = self.serving
         if serving is None:
-            self._answer(command, False, "no model installed yet")
+            self._answer(command, False, self.silence())
             return
         self.proof_command = command
         try:
@@ -284,7 +282,7 @@ class App:
             self.proof = slots.Proof(
                 device.storage, device.clock, serving.runtime, self.name, serving.slot, 0
             )
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             self._answer(command, False, str(error))
 
     def _step_proof(self) -> int:

@@ -83,7 +83,7 @@ def _restart(commands: Commands, number: str, now_ms: int) -> None:
     commands.device.record.fields["restarted"] = number
     try:
         commands.device.save()
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         answer(commands, number, False, "the state cannot be stored: %s" % error)
         return
     answer(commands, number, True, "restarting")

@@ -63,12 +63,18 @@ class Device(Missing):
         """Publish a status that may be lost (`hello` repeats what matters)."""
         self._identify(message)
         if self.online:
-            self.publish("status", protocol.encode(message))
+            try:
+                self.publish("status", protocol.encode(message))
+            except MemoryError:
+                pass  # whoever says that the heap is full goes on with what helps
 
     def keep(self, message: dict) -> None:
         """Spool a status that must arrive."""
         self._identify(message)
-        self._spool("status", protocol.encode(message))
+        try:
+            self.spool.put("status", protocol.encode(message))
+        except (OSError, MemoryError) as error:
+            self._dropped("status", error)
 
     def report(self, window) -> None:  # type: ignore[no-untyped-def]
         """Spool the report of a metrics window, unless it is empty."""
@@ -80,7 +86,11 @@ class Device(Missing):
         if self.online:
             # Offline the count waits, because this report might be dropped itself.
             dropped, self.spool.dropped = self.spool.dropped, 0
-        self._spool("report", window.report(self.clock.ticks_ms(), identity, dropped))
+        try:
+            self.spool.put("report", window.report(self.clock.ticks_ms(), identity, dropped))
+        except (OSError, MemoryError) as error:
+            self.spool.dropped += dropped
+            self._dropped("report", error)
 
     def missing(self, blob: str, chunk_bytes: int, chunks: list[int]) -> None:
         """Say that chunks do not come."""
@@ -106,12 +116,9 @@ class Device(Missing):
         message["epoch"] = self.epoch
         message["boot"] = self.boot
 
-    def _spool(self, leaf: str, payload: bytes) -> None:
-        try:
-            self.spool.put(leaf, payload)
-        except OSError as error:
-            self.spool.dropped += 1
-            self.log("a %s is lost, it cannot be stored: %s" % (leaf, error))
+    def _dropped(self, leaf: str, error: Exception) -> None:
+        self.spool.dropped += 1
+        self.log("a %s is lost, it cannot be stored: %s" % (leaf, error))
 
 
 def heap_free() -> "int | None":

@@ -33,7 +33,12 @@ class Link:
 
     def step(self, now_ms: int) -> int:
         """Do one thing; milliseconds to wait."""
-        return self.act(now_ms)
+        try:
+            return self.act(now_ms)
+        except MemoryError:
+            # Who knows what was not said: a new connection says all of it, in a heap without this one.
+            self._lost("the heap is exhausted", now_ms)
+            return 0
 
     # --- connecting ------------------------------------------------------------------------------
 

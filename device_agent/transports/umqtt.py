@@ -147,7 +147,7 @@ class UmqttTransport(ports.Transport):
         self._stream = self._socket = None
         self._accepted = False
 
-    def _lose(self, error: OSError) -> None:
+    def _lose(self, error: Exception) -> None:
         self._reason = self._reason or str(error)
         self._drop()
 
@@ -168,8 +168,8 @@ class UmqttTransport(ports.Transport):
                 self._waiting.append(self._token)
             writer.put(payload)
             self._end_packet()
-        except OSError as error:
-            self._lose(error)
+        except (OSError, MemoryError) as error:
+            self._lose(error)  # half a packet may be out
             raise
         return self._token
 
@@ -197,8 +197,8 @@ class UmqttTransport(ports.Transport):
                 if kind == SUBSCRIBE:
                     writer.put(bytes((qos,)))
             self._end_packet()
-        except OSError as error:
-            self._lose(error)
+        except (OSError, MemoryError) as error:
+            self._lose(error)  # half a packet may be out
             raise
 
     def _next_id(self) -> int:

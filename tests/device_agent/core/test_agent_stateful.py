@@ -35,11 +35,17 @@ class AgentMachine(RuleBasedStateMachine):
         except failing_storage.PowerCut:
             self.bench.boot()
 
-    @rule(tag=st.sampled_from(sorted(MODELS)), trial=st.booleans(), honest=st.booleans())
-    def offer(self, tag: int, trial: bool, honest: bool) -> None:
+    @rule(
+        tag=st.sampled_from(sorted(MODELS)),
+        trial=st.sampled_from(["", "own", "shadow"]),
+        honest=st.booleans(),
+    )
+    def offer(self, tag: int, trial: str, honest: bool) -> None:
         self.delivery += 1
         data = MODELS[tag]
         changes = {"trial": dict(bench.TRIAL, max_seconds=120)} if trial else {}
+        if trial == "shadow":
+            changes["trial"]["shadow"] = True
         if not honest:
             changes["self_test"] = self.bench.broker.blob(bench.self_test(data[1] + 1))
         self.bench.deliver(data, f"d{self.delivery}", **changes)
@@ -102,6 +108,17 @@ class AgentMachine(RuleBasedStateMachine):
     def disk(self, full: bool) -> None:
         self.bench.storage.full = full
 
+    @rule(
+        loads=st.integers(0, 12), files=st.integers(0, 12), in_pieces=st.booleans(), can_restart=st.booleans()
+    )
+    def fill_the_heap(self, loads: int, files: int, in_pieces: bool, can_restart: bool) -> None:
+        self.bench.hungry, self.bench.storage.starved, self.bench.in_pieces = loads, files, in_pieces
+        self.bench.can_restart = self.bench.agent.device.can_restart = can_restart
+
+    @rule(minutes=st.integers(1, 5))
+    def let_time_pass(self, minutes: int) -> None:
+        self._surviving(lambda: self.bench.settle(minutes))
+
     @rule(count=st.integers(1, 12), label=st.sampled_from([None, 0, 1, "two"]))
     def work(self, count: int, label: object) -> None:
         def predict_and_label() -> None:
@@ -153,7 +170,10 @@ class AgentMachine(RuleBasedStateMachine):
             return
         b = self.bench
         b.broker.up, b.broker.faults, b.storage.full, b.storage.cut_at = True, [], False, 0
+        b.hungry, b.storage.starved, b.in_pieces = 0, 0, False
         b.broker.retained.update(b.broker.store)
+        b.run(lambda: b.installed() is None or b.serving() is not None, minutes=240)
+        b.run(lambda: b.agent.apps["main"].state["delivery"] is None, minutes=240)
         b.sequence += 1000
         b.deliver(bench.model(9), "last")
         b.run(lambda: b.ended("last"), minutes=120)

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from device_agent.host import SystemClock
+from device_agent.transports.umqtt import UmqttTransport
 from tests.device_agent.core.test_in_micropython import ROOT, micropython
 from tests.device_agent.transports.certificates import certificate
 from tests.device_agent.transports.conftest import Broker
@@ -139,6 +141,41 @@ def test_something_that_is_no_broker_ends_as_a_reason(vm: Device, words: bytes) 
             connection.close()
     assert found["reason"]
     assert found["connected"] is False
+
+
+class FullHeap:
+    """A stream that finds no heap for the second write of a packet."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.writes = 0
+
+    def write(self, data: bytes) -> int:
+        self.writes += 1
+        if self.writes == 2:
+            raise MemoryError("memory allocation failed")
+        return int(self.stream.write(data))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def test_half_a_packet_is_not_followed_by_another() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = {"host": "127.0.0.1", "port": listener.getsockname()[1], "tls": False, "ca": None}
+        config = {"broker": address, "client_id": "c", "username": "u", "password": "p"}
+        client = UmqttTransport(config, SystemClock())
+        client.connect("will", b"", 1)
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(b"\x20\x02\x00\x00")
+            until("the CONNACK", client.connected)
+            client._stream = FullHeap(client._stream)
+            with pytest.raises(MemoryError):
+                client.publish("t", bytes(3000), 1)
+            assert not client.connected()
+            assert client.failure() == "memory allocation failed"
+    client.disconnect(False)
 
 
 def nonsense() -> list[bytes]:

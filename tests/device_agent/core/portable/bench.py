@@ -141,6 +141,7 @@ class Bench:
         """Start the agent on what the storage holds."""
         self.agent = None
         self.transport.up = self.due = self.in_pieces = False
+        self.storage.starved = 0
         self.agent = Agent(
             self.config,
             self.clock,

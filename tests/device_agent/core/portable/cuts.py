@@ -75,7 +75,7 @@ def _finish(b, delivery, tags, restarts):
                 b.steps(5)
                 _work(b)
                 assert b.honest(), b.lines[-5:]
-                assert b.serving() in tags or b.agent.apps["main"].loading is not None, b.serving()
+                assert b.serving() in tags or b.agent.apps["main"].load_slot is not None, b.serving()
             b.settle(1)
             return
         except PowerCut:

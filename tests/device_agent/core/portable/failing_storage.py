@@ -22,6 +22,7 @@ class BenchStorage(ports.Storage):
         self.cut_at = 0
         self.mode = LOST
         self.full = False
+        self.starved = 0  # how many openings and writes from now on find no heap
         self.full_at = 0  # the write from which on there is no room, until `full` is taken back
 
     def _operation(self):
@@ -35,7 +36,13 @@ class BenchStorage(ports.Storage):
         self.cut_at = 0
         raise PowerCut()
 
+    def _starve(self):
+        if self.starved:
+            self.starved -= 1
+            raise MemoryError()
+
     def _write(self, name, before, data, after):
+        self._starve()
         if self.operations + 1 == self.full_at:
             self.full, self.full_at = True, 0
         if self.full:
@@ -94,6 +101,7 @@ class BenchStorage(ports.Storage):
         return name in self.files
 
     def open_read(self, name):
+        self._starve()
         if name not in self.files:
             raise OSError(2)
         return io.BytesIO(self.files[name])

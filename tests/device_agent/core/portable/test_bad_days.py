@@ -155,14 +155,82 @@ def test_a_heap_in_pieces_where_nobody_can_start_the_agent_again_costs_the_deliv
     b.run(lambda: b.serving() == 1)
 
 
-def test_a_model_that_finds_no_room_to_come_back_is_served_after_a_new_start():
-    b = installed(started())
+def rolled_back_without_room(b):
+    """Let a model err on trial when the heap has no room for the one before."""
     b.deliver(model(2, fault=CRASHING), "second", trial=TRIAL)
     b.run(lambda: b.serving() == 2)
     b.in_pieces = True
     for _ in range(3):
         refused(lambda: b.agent.predict([1]), ValueError)
+    return b
+
+
+def test_a_model_that_finds_no_room_to_come_back_is_served_after_a_new_start():
+    b = rolled_back_without_room(installed(started()))
     b.run(lambda: b.ended("second"))
     assert (b.outcome(), b.serving()) == ("rolled_back", None)
     b.run(lambda: b.serving() == 1, minutes=1)
     assert b.restarts == 1
+
+
+def test_a_heap_too_full_to_read_a_file_keeps_no_model_from_coming_back():
+    b = rolled_back_without_room(installed(started()))
+    b.storage.starved = 3
+    b.run(lambda: b.ended("second"))
+    b.in_pieces = False
+    b.run(lambda: b.serving() == 1, minutes=1)
+    assert b.restarts == 0
+
+
+def test_a_heap_that_is_full_after_a_start_costs_a_while_not_the_model():
+    b = installed(started())
+    held = b.agent.apps["main"].installed()
+    for fault in ("hungry", "starved"):
+        b.boot()
+        setattr(b if fault == "hungry" else b.storage, fault, 3)
+        b.run(lambda: b.serving() == 1, minutes=1)
+        assert b.agent.apps["main"].installed() == held and b.agent.apps["main"].state["manifest"]
+
+
+def test_a_model_that_no_heap_has_room_for_after_a_start_makes_way_for_the_one_before():
+    b = installed(started())
+    b.deliver(model(2), "second")
+    b.run(lambda: b.ended("second"))
+    b.broker.up = False
+    b.too_large = 2
+    b.boot()
+    b.run(lambda: b.serving() == 1, minutes=1)
+    assert b.restarts == 0
+
+
+def test_a_file_that_went_bad_while_the_agent_started_afresh_never_serves():
+    b = in_pieces()
+    b.run(lambda: b.due or b.restarts)
+    b.storage.files["main.a.model"] = b.storage.files["main.a.model"][:-1] + b"!"
+    b.storage.remove("main.b.model")
+    b.broker.up = False
+    b.settle(3)
+    assert b.serving() is None and b.honest()
+    b.broker.up = True
+    b.run(lambda: b.ended("second"))
+    assert (b.outcome(), b.serving()) == ("succeeded", 2)
+
+
+def test_a_self_test_that_is_asked_for_while_no_model_answers_says_why_there_is_none():
+    b = in_pieces()
+    b.run(lambda: b.restarts == 1 and b.agent.device.online)
+    b.command("selftest", "c1")
+    b.run(lambda: any(m.get("command") == "c1" for m in b.broker.messages("status")))
+    said = [m for m in b.broker.messages("status") if m.get("command") == "c1"]
+    assert not said[0]["ok"] and "makes room" in said[0]["result"]["text"]
+
+
+def test_a_report_that_finds_no_heap_is_counted_and_the_agent_goes_on():
+    b = installed(started())
+    b.settle(1)
+    b.work(3)
+    b.storage.starved = 1
+    b.settle(1)
+    b.work(2)
+    b.settle(2)
+    assert sum(m["dropped"] for m in b.broker.messages("report")) == 1
