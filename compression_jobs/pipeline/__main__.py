@@ -133,6 +133,8 @@ def _convert(given: argparse.Namespace) -> int:
     if given.out.exists() and given.out.is_dir() != makes_folder:
         kinds = ("file", "folder") if makes_folder else ("folder", "file")
         raise Refused(f"{given.out} is a {kinds[0]}; --out names the {kinds[1]} to write")
+    if given.out.exists() and given.out.samefile(_existing(given.model)):
+        raise Refused(f"{given.out} would be overwritten: name another file for what is made of it")
     made = run_limited(convert, _existing(given.model), given.to, given.out)
     print(f"{given.out}: {made['bytes']} bytes; its activations take {made['activation_bytes']}")
     if made["states"]:

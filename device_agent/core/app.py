@@ -64,6 +64,7 @@ class App:
             "manifest": self.state["manifest"],
             "delivery": delivery and {"id": delivery["id"], "state": delivery["state"]},
             "outcome": self.state["outcome"],
+            "serving": self.serving is not None,
         }
 
     def status(self) -> dict:

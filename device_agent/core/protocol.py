@@ -186,7 +186,7 @@ def parse_hello(payload: bytes) -> dict:  # type: ignore[type-arg]
     utc (seconds or null), uptime_ms, keys (ids of those it trusts), asks (bool: a person
     there is asked before an installation), apps {app: {installed {artifact, delivery, model,
     version} | null, sequence, manifest (sha256 of its bytes | null), delivery {id, state} | null, outcome {delivery,
-    state, reason} | null}}.
+    state, reason} | null, serving (bool: a model is loaded, so that heap_free is what is left beside it)}}.
     """
     message = decode(payload)
     for field in ("epoch", "boot", "session", "uptime_ms"):

@@ -85,8 +85,7 @@ class Reader:
             state=device.state,
             installed=row.sha256,
             version=runs.version.number if runs is not None and ours else 0,
-            # In the shadow the present artifact stays, and gives nothing back.
-            room=room_of(device, None if self.strategy.trial.shadow else runs),
+            room=room_of(device, runs, self.app, self.strategy.trial.shadow),
             asks=device.hello.get("asks") is True,
             busy_with=busy_with,
             busy_priority=priority,
@@ -152,11 +151,16 @@ def in_experiments(app: str, own: int | None = None) -> dict[int, tuple[str, int
     }
 
 
-def room_of(device: Device, runs: Artifact | None) -> Room:
-    """What the device leaves an artifact: its free heap, with what the present artifact gives back."""
+def room_of(device: Device, runs: Artifact | None, app: str, in_shadow: bool = False) -> Room:
+    """What the device leaves an artifact in place of the present one; in the shadow that one stays beside it."""
     free = device.hello.get("heap_free")
-    ram = free + (_peak(runs) or 0 if runs else 0) if isinstance(free, int) else None
-    return Room(ram, device.target.latency_us)
+    if not isinstance(free, int):
+        return Room(None, device.target.latency_us)
+    present = (_peak(runs) or 0) if runs is not None else 0
+    # It counts its heap when it says hello: with the present artifact loaded, or before, or with that put aside.
+    was_loaded = device.hello.get("apps", {}).get(app, {}).get("serving") is not False
+    alone = free + present if was_loaded else free
+    return Room(alone - present if in_shadow else alone, device.target.latency_us)
 
 
 def _offer(artifact: Artifact, factors: Mapping[int, float]) -> Offer:

@@ -11,6 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from compression_jobs.pipeline.errors import Refused, refuse_all
+from compression_jobs.pipeline.graph.costs import ITEM_BYTES
 from compression_jobs.pipeline.graph.graph import FREE, Shape
 from compression_jobs.pipeline.graph.limits import MAX_MODEL_BYTES, MAX_NODES, MAX_RANK, elements
 
@@ -23,7 +24,6 @@ STREAMS = (
 )
 DAMAGED = "the .tflite file is damaged"
 CONTROL_FLOW = ("IF", "WHILE", "CALL", "STABLEHLO_WHILE", "STABLEHLO_CASE")
-ITEM_BYTES = {"int8": 1, "uint8": 1, "bool": 1, "int16": 2, "float16": 2, "int64": 8}  # others have 4
 NAMES_OF_TYPES = {value: name.lower() for name, value in vars(schema.TensorType).items() if name.isupper()}
 NAMES_OF_OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
 
@@ -130,7 +130,7 @@ def _state_bytes(graph: Any, found: list[TensorFacts], operated: list[OperatorFa
     }
     kept = [found[index] for index in read.values()]
     kept += [tensor for index, tensor in enumerate(found) if graph.Tensors(index).IsVariable()]
-    return sum(abs(prod(tensor.shape)) * ITEM_BYTES.get(tensor.dtype, 4) for tensor in kept)
+    return sum(abs(prod(tensor.shape)) * ITEM_BYTES.get(tensor.dtype, 1) for tensor in kept)
 
 
 def _called_once(model: Any, graph: Any) -> list[OperatorFacts]:
@@ -150,7 +150,9 @@ def _called_once(model: Any, graph: Any) -> list[OperatorFacts]:
 def indices(length: int, read: Any) -> list[int]:
     """A list of tensors; raises Refused for one that is too long."""
     if length > MAX_EDGES:
-        raise Refused(DAMAGED + f": a list of {length} tensors")
+        raise Refused(
+            f"an operator or the model names {length} tensors at once; at most {MAX_EDGES} are accepted"
+        )
     return [int(read(position)) for position in range(length)]
 
 

@@ -195,7 +195,9 @@ def _slice(graph: q.QuantGraph, op: q.Slice, inputs: list[Int8Array]) -> Int8Arr
 
 
 def _softmax(graph: q.QuantGraph, op: q.Softmax, inputs: list[Int8Array]) -> Int64Array:
-    return softmax(inputs[0], graph.tensor_of(op).scale)
+    source = graph.tensor_of(op)
+    lines = inputs[0].reshape(-1, source.shape[-1])  # of a tensor of one axis, each row is one
+    return softmax(lines, source.scale).reshape(inputs[0].shape)
 
 
 def _concat(graph: q.QuantGraph, op: q.Concat, inputs: list[Int8Array]) -> Int8Array:

@@ -62,7 +62,10 @@ def _pool(importer: Importer, node: Node) -> None:
 
 
 def _fully_connected(importer: Importer, node: Node) -> None:
-    if node.options.WeightsFormat() != schema.FullyConnectedOptionsWeightsFormat.DEFAULT:
+    if (
+        node.options is not None
+        and node.options.WeightsFormat() != schema.FullyConnectedOptionsWeightsFormat.DEFAULT
+    ):
         raise UnsupportedError("its weights are shuffled")
     weights = importer.weights(node, 0)
     if len(weights.values.shape) != 2:

@@ -148,6 +148,8 @@ class TestConvert:
         assert "the .tflite file is damaged" in capsys.readouterr().err
         assert self.convert(b"", "c", tmp_path, tmp_path / "m.tflite") == REFUSED
         assert "is a file; --out names the folder to write" in capsys.readouterr().err
+        assert self.convert(b"kept", "plan", tmp_path, tmp_path / "m.tflite") == REFUSED
+        assert "m.tflite would be overwritten" in capsys.readouterr().err
 
     @staticmethod
     def convert(content: bytes, form: str, folder: Path, out: Path) -> int:

@@ -6,7 +6,7 @@ import pytest
 
 from device_agent.core.histogram import Histogram
 from fleet.registry.models import Artifact, LatencyFactor
-from fleet.rollouts.candidates import offers_of
+from fleet.rollouts.candidates import offers_of, room_of
 from fleet.telemetry.models import Rollup
 from tests.factories import ArtifactFactory, DeviceFactory, TargetFactory
 
@@ -56,3 +56,17 @@ def test_a_latency_is_estimated_then_corrected_then_measured() -> None:
     target.latency_us = None
     target.save()
     assert latency_of(Artifact.objects.get(pk=artifact.pk)) is None
+
+
+def test_memory_of_the_present_model_is_given_back_where_it_was_loaded_when_the_device_counted() -> None:
+    """A device that starts afresh for an installation says hello before it serves: all of its heap is free then."""
+    artifact = ArtifactFactory(format="plan", measurements={"peak_ram_bytes": 30_000})
+    device = DeviceFactory(hello={"heap_free": 50_000, "apps": {"main": {"serving": True}, "second": {}}})
+    assert room_of(device, artifact, "main").ram_bytes == 80_000
+    assert room_of(device, artifact, "second").ram_bytes == 80_000, "older agents do not say it"
+    assert room_of(device, artifact, "main", in_shadow=True).ram_bytes == 50_000
+    device.hello["apps"]["main"]["serving"] = False
+    assert room_of(device, artifact, "main").ram_bytes == 50_000
+    assert room_of(device, artifact, "main", in_shadow=True).ram_bytes == 20_000, (
+        "it stays, and is loaded by then"
+    )

@@ -149,6 +149,26 @@ def rows_of_a_dense_layer() -> Written:
     return made.op(OPERATOR.SQUEEZE, (5, 3), options("Squeeze"), scale=1 / 256, zero=-128)
 
 
+def softmax_of_one() -> Written:
+    made = mean((1, 4, 3), (1, 2), (1,))()
+    return made.op(OPERATOR.SOFTMAX, (1,), options("Softmax", beta=1.0), scale=1 / 256, zero=-128)
+
+
+def dense_without_options() -> Written:
+    made = Written((1, 12))
+    weights = made.stored(np.arange(36).reshape(3, 12) - 18, 0.004, 0)
+    return made.op(OPERATOR.FULLY_CONNECTED, (1, 3), None, [weights, -1], scale=0.07, version=1)
+
+
+def split_in(parts: int) -> Callable[[], Written]:
+    def make() -> Written:
+        made = Written((1, parts))
+        inputs, how = [made.numbers(1), made.last], options("Split", numSplits=parts)
+        return made.joined(made.several(OPERATOR.SPLIT, [(1, 1)] * parts, inputs, how), (1, parts), 1)
+
+    return make
+
+
 def squeezed() -> Written:
     return Written((1, 1, 1, 10)).op(OPERATOR.SQUEEZE, (10,), options("Squeeze"))
 
@@ -314,6 +334,8 @@ READY: dict[str, Callable[[], Written]] = {
     "largest of a picture": largest,
     "rows of a dense layer": rows_of_a_dense_layer,
     "squeezed": squeezed,
+    "softmax of one number": softmax_of_one,
+    "a dense layer without options": dense_without_options,
     "constants beside an input": with_constants_beside,
     "padding of any axis": causal,
     "upsampling": resized((6, 12)),

@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto
 
 from compression_jobs.pipeline.errors import Refused
 from compression_jobs.pipeline.graph.costs import macs_by_node
 from compression_jobs.pipeline.graph.facts import describe_model
+from compression_jobs.pipeline.graph.facts_tflite import describe_tflite
 from compression_jobs.pipeline.graph.graph import Graph
 from compression_jobs.pipeline.sandbox import run_limited
+from tests.compression_jobs.pipeline.graph.foreign_tflite import rewritten
 from tests.compression_jobs.pipeline.graph.models import build, conv_net, save, weights
 from tests.compression_jobs.pipeline.graph.tflite_models import OP, convolution, write
 
@@ -94,6 +97,19 @@ def test_the_facts_of_a_tflite(tmp_path):
     assert facts["operators"] == {"CONV_2D": 1, "RELU": 1}
     assert (facts["parameters"], facts["macs"]) == (4 * 2 * 9 + 4, 36 * 4 * 2 * 9)
     assert facts["quantised"] is False
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept"), [("FLOAT64", 24), ("UINT64", 24), ("FLOAT32", 12), ("INT16", 6), ("BOOL", 3)]
+)
+def test_what_a_tflite_keeps_is_counted_in_bytes_of_its_type(dtype, kept, tmp_path):
+    def keep(model):
+        made = schema.TensorT()
+        made.name, made.shape, made.buffer, made.isVariable = "kept", [3], 0, True
+        made.type = getattr(schema.TensorType, dtype)
+        model.subgraphs[0].tensors.append(made)
+
+    assert describe_tflite(tflite(tmp_path, rewritten(conv_tflite(), keep)))["state_bytes"] == kept
 
 
 def test_what_no_device_can_do_of_a_tflite_is_named_at_once(tmp_path):

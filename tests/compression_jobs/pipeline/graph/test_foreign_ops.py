@@ -79,6 +79,7 @@ def test_everything_that_has_no_int8_form_is_named_at_once() -> None:
         (foreign_ops.too_far, "its result has shape .* which does not follow"),
         (foreign_ops.uneven, "its 2 parts do not make up axis 3"),
         (foreign_ops.padded_batch, "not of the batch"),
+        (foreign_ops.split_in(65), "names 65 tensors at once; at most 64 are accepted"),
     ],
 )
 def test_forms_that_are_not_there_are_refused_in_words(made, words: str) -> None:

@@ -133,6 +133,7 @@ def test_a_heap_in_pieces_is_mended_by_a_new_start_that_installs_before_it_serve
     assert (b.outcome(), b.serving(), b.restarts) == ("succeeded", 2, 1)
     said = [m for m in b.broker.messages("status") if "in pieces" in m.get("reason", "")]
     assert [(m["state"], m["delivery"], m["attempt"]) for m in said] == [("downloading", "second", 1)]
+    assert not b.broker.messages("hello")[-1]["apps"]["main"]["serving"]  # so all of its heap was free then
 
 
 def test_after_a_new_start_without_a_connection_the_old_model_serves():
