@@ -59,9 +59,10 @@ def run(graph: q.QuantGraph, inputs: dict[str, Int8Array]) -> dict[str, Int8Arra
 
 def _run(graph: q.QuantGraph, inputs: dict[str, Int8Array]) -> dict[str, Int8Array]:
     values = dict(inputs)
+    rows = len(inputs[graph.inputs[0]])
     for op in graph.ops:
-        result = KERNELS[type(op)](graph, op, [values[name] for name in op.inputs])
-        values[op.output] = np.asarray(result, dtype=np.int8)
+        result = np.asarray(KERNELS[type(op)](graph, op, [values[name] for name in op.inputs]), dtype=np.int8)
+        values[op.output] = np.broadcast_to(result, (rows, *result.shape[1:]))  # a constant is one for all
     return values
 
 
@@ -201,9 +202,7 @@ def _softmax(graph: q.QuantGraph, op: q.Softmax, inputs: list[Int8Array]) -> Int
 
 
 def _concat(graph: q.QuantGraph, op: q.Concat, inputs: list[Int8Array]) -> Int8Array:
-    rows = max(map(len, inputs))  # a constant has one for all
-    whole = [np.broadcast_to(values, (rows, *values.shape[1:])) for values in inputs]
-    return np.concatenate(whole, axis=op.axis)
+    return np.concatenate(inputs, axis=op.axis)
 
 
 def _look_up(graph: q.QuantGraph, op: q.LookUp, inputs: list[Int8Array]) -> Int8Array:
