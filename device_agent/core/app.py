@@ -29,9 +29,8 @@ class App:
         self.load_slot: "str | None" = None  # what is to be loaded
         self.load_ms = 0
         self.patience = 0  # tries left
-        self.returns = (
-            False  # what is to be loaded served a moment ago: a full heap is no reason to give it up
-        )
+        # Whether what is to be loaded served a moment ago: then a full heap is no reason to give it up.
+        self.returns = False
         self.proof: "slots.Proof | None" = None
         self.proof_command = ""
         self.delivery = Delivery(self)
