@@ -20,8 +20,8 @@ ACTIVATIONS: dict[int, q.Activation] = {
 }
 EDGE_KINDS = ("QUANTIZE", "DEQUANTIZE")
 # They work on elements, rows or bytes: a tensor without a batch in front is one with a batch of 1 to them.
-WITHOUT_BATCH = (
-    *(
+WITHOUT_BATCH = frozenset(
+    [
         "RESHAPE",
         "SQUEEZE",
         "EXPAND_DIMS",
@@ -32,8 +32,12 @@ WITHOUT_BATCH = (
         "SOFTMAX",
         "RELU",
         "RELU6",
-    ),
-    *("LOGISTIC", "TANH", "LEAKY_RELU", "HARD_SWISH", "QUANTIZE"),
+        "LOGISTIC",
+        "TANH",
+        "LEAKY_RELU",
+        "HARD_SWISH",
+        "QUANTIZE",
+    ]
 )
 OUTER_DTYPES = ("float32", "uint8")
 
